@@ -1,0 +1,122 @@
+"""What a container is, as frozen values that travel as JSON from the agent to the keeper.
+
+A `Shape` is all that can be prepared before a job is known; a `Process` is what runs in it. The keeper prepares a
+guessed shape ahead of need and starts the job in it when the guess was right, else prepares the right one.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IoQuota:
+    """Limits of one block device ("major:minor"), in bytes or operations a second; None is unlimited."""
+
+    device: str
+    read_bps: int | None = None
+    write_bps: int | None = None
+    read_iops: int | None = None
+    write_iops: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """What the job's cgroup enforces; None is unlimited. `swap_bytes` counts beside `memory_bytes`, not within."""
+
+    cpus: float | None = None
+    cpu_burst_us: int | None = None
+    cpu_weight: int | None = None
+    memory_bytes: int | None = None
+    swap_bytes: int | None = None
+    pids: int | None = None
+    io: tuple[IoQuota, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a keeper can prepare before it knows its job.
+
+    `image_layers` are absolute directories, the top one first, as overlay's lowerdir wants them; `host_trees` are
+    directories of the host (/usr) that get a copy-on-write overlay of their own, for the image `host`.
+    """
+
+    image_layers: tuple[str, ...]
+    host_trees: tuple[str, ...] = ()
+    disk_bytes: int | None = None
+    shm_bytes: int = 64 << 20
+    network: str = "none"
+    quotas: Quotas = Quotas()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        quotas = dict(document["quotas"])
+        quotas["io"] = tuple(IoQuota(**io) for io in quotas["io"])
+        return cls(
+            image_layers=tuple(document["image_layers"]),
+            host_trees=tuple(document["host_trees"]),
+            disk_bytes=document["disk_bytes"],
+            shm_bytes=document["shm_bytes"],
+            network=document["network"],
+            quotas=Quotas(**quotas),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A host path that the job sees at `target`, read-only unless `writable`."""
+
+    source: str
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """The directory below /workspace, seen copy-on-write. A live one is checked to be still `device` and `inode`."""
+
+    source: str
+    device: int | None = None
+    inode: int | None = None
+    hidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The job's command. `user` is "name", "uid", "uid:gid" or empty for root; argv[0] is searched in env's PATH."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str = "/workspace"
+    user: str = ""
+    stdin: str | None = None
+    hostname: str = "dayfly"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerPlan:
+    """One job's container: the shape and everything that only this job has."""
+
+    shape: Shape
+    process: Process
+    mounts: tuple[Mount, ...] = ()
+    workspace: Workspace | None = None
+    merge_streams: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        process = dict(document["process"])
+        process["argv"] = tuple(process["argv"])
+        workspace = document["workspace"]
+        return cls(
+            shape=Shape.from_json(document["shape"]),
+            process=Process(**process),
+            mounts=tuple(Mount(**mount) for mount in document["mounts"]),
+            workspace=Workspace(**{**workspace, "hidden": tuple(workspace["hidden"])}) if workspace else None,
+            merge_streams=document["merge_streams"],
+        )
