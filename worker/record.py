@@ -1,0 +1,106 @@
+"""The adoption record: all that a keeper needs to run a job, and all that a later agent needs to go on with it.
+
+The agent renames it into the job's directory before "go". Keepers read it, so this file stays lean: a fork costs
+what it imports.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dayfly.runtime.shape import IoQuota, Mount, Process, Quotas, Shape, Workspace
+
+VERSION = 1
+NAME = "record.json"
+
+
+@dataclass(frozen=True)
+class ArtifactRules:
+    """Globs already translated to regular expressions, so that the keeper needs nothing but `re`.
+
+    A path is tried relative to /workspace when it lies there, else as the absolute path in the container.
+    `within` holds the literal leading directory of each include pattern: nothing outside them is walked.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # the include patterns as the job wrote them, for warnings
+    changed: bool = False
+    when: str = "always"  # always, on_success, on_failure
+
+    def is_due(self, exit_code: int | None) -> bool:
+        return self.when == "always" or (self.when == "on_success") == (exit_code == 0)
+
+
+@dataclass(frozen=True)
+class ContainerPlan:
+    shape: Shape
+    process: Process
+    mounts: tuple[Mount, ...] = ()
+    workspace: Workspace | None = None
+    merge_streams: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    job_id: str
+    queue: str
+    execution_id: str
+    attempt: int
+    fence: str
+    worker_name: str
+    token: str
+    boot_id: str
+    claimed_at: float
+    document: Mapping[str, Any]
+    container: ContainerPlan
+    timeout_seconds: float | None
+    stop_grace_seconds: float
+    stop_signal: int
+    log_limit_bytes: int
+    artifacts: ArtifactRules | None
+    store: str
+    enqueued_at: float | None = None
+    client_lease: bool = False
+
+    def to_json(self) -> bytes:
+        return json.dumps({"version": VERSION, **vars(self)}, default=vars, separators=(",", ":")).encode()
+
+    @staticmethod
+    def from_json(raw: bytes) -> "Record":
+        """Raises ValueError for anything that is not a whole record of this version."""
+        try:
+            fields = json.loads(raw)
+            if fields.pop("version") != VERSION:
+                raise ValueError("record of another version")
+            rules = fields.pop("artifacts")
+            container = fields.pop("container")
+            return Record(artifacts=rules and _rules(rules), container=_container(container), **fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a whole record: {error!r}") from error
+
+
+def shape_from(fields: dict[str, Any]) -> Shape:
+    """A Shape from what `json` made of one; the launcher's requests carry it alone."""
+    quotas = dict(fields["quotas"])
+    quotas["io"] = tuple(IoQuota(**quota) for quota in quotas["io"])
+    tuples = {name: tuple(fields[name]) for name in ("image_layers", "host_trees")}
+    return Shape(**{**fields, **tuples, "quotas": Quotas(**quotas)})
+
+
+def _container(fields: dict[str, Any]) -> ContainerPlan:
+    process = fields["process"]
+    workspace = fields["workspace"]
+    return ContainerPlan(
+        shape=shape_from(fields["shape"]),
+        process=Process(**{**process, "argv": tuple(process["argv"])}),
+        mounts=tuple(Mount(**mount) for mount in fields["mounts"]),
+        workspace=Workspace(**workspace) if workspace else None,
+        merge_streams=fields["merge_streams"],
+    )
+
+
+def _rules(fields: dict[str, Any]) -> ArtifactRules:
+    return ArtifactRules(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

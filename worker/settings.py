@@ -1,0 +1,57 @@
+"""What an operator decided about one worker: frozen, made by the face from file, environment and flags."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class JobDefaults:
+    """What a job does not state, beside its share of the host (INTERFACE, "Documents")."""
+
+    image: str = "host"
+    timeout_seconds: float | None = 3600.0
+    stop_grace_seconds: float = 10.0
+    pids: int = 2048
+    shm_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the operator lets jobs reach of the host. `mounts` and `dirs` are path prefixes; `None` = any path."""
+
+    mounts: tuple[Path, ...] | None = ()
+    dirs: tuple[Path, ...] | None = ()
+    network_host: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """One worker. `None` for a capacity means: what the host has."""
+
+    home: Path
+    url: str
+    name: str
+    queues: tuple[str, ...] = ("ci",)
+    slots: int | None = None
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    defaults: JobDefaults = field(default_factory=JobDefaults)
+    allow: Allowed = field(default_factory=Allowed)
+    log_limit_bytes: int = 64 << 20
+    lease_seconds: float = 30.0
+    idle_exit_seconds: float | None = None
+    is_embedded: bool = False
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def cgroup_name(self) -> str:
+        """The directory below each controller's mount that holds this home's cgroups and nobody else's."""
+        return "dayfly-" + hashlib.sha256(os.fsencode(self.home)).hexdigest()[:8]
