@@ -11,10 +11,10 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from dayfly.worker.blob import Shortened, copy_into
 from dayfly.worker.exit import Artifact
 from dayfly.worker.record import ArtifactRules
 
@@ -25,7 +25,6 @@ MAX_DEPTH = 128  # two directory fds and two frames of Python a level
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_CHUNK = 1 << 20
 _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 
 
@@ -60,11 +59,11 @@ def collect(rules: ArtifactRules, trees: Sequence[Tree], store: str, deadline: f
     return Collected(tuple(collection.artifacts), collection.bounded_warnings())
 
 
-class _Stopped(Exception):
+class _Stopped(Exception):  # noqa: N818 - it ends a walk, it is no fault
     """A bound of the whole collection is reached."""
 
 
-class _Skipped(Exception):
+class _Skipped(Exception):  # noqa: N818 - it leaves out one file, it is no fault
     """One file is left out, for the reason in the message."""
 
 
@@ -107,7 +106,7 @@ class _Collection:
             _check_name(found.path)
             artifact = _store_file(found, self)
         except _Skipped as reason:
-            self.warn(f"artifact {ascii(found.path)} left out: {reason}")
+            self.warn(f"artifact {found.path!a} left out: {reason}")
             return
         self.bytes_taken += artifact.size_bytes
         self.artifacts.append(artifact)
@@ -131,7 +130,7 @@ class _Collection:
     def warn_of_unmatched(self) -> None:
         for label, was_matched in zip(self.rules.labels or self.rules.include, self.matched, strict=True):
             if not was_matched:
-                self.warn(f"artifact pattern {ascii(label)} matches no file")
+                self.warn(f"artifact pattern {label!a} matches no file")
 
     def bounded_warnings(self) -> tuple[str, ...]:
         more = [f"artifacts: {self.left_out} more warnings left out"] if self.left_out else []
@@ -149,7 +148,7 @@ class _Found:
 def _walk(
     upper_fd: int | None, lower_fd: int | None, prefix: str, collection: _Collection, depth: int = 0
 ) -> Iterator[_Found]:
-    """Every regular file of the overlay below `prefix`, in name order; a fd is open only while its directory is walked."""
+    """Every regular file of the overlay below `prefix`, in name order; a fd is open while its directory is walked."""
     collection.check_time()
     above = _entries(upper_fd)
     below = {name: kind for name, kind in _entries(lower_fd).items() if name not in above or kind == above[name] == "d"}
@@ -164,14 +163,14 @@ def _walk(
                 upper_fd if name in above else None, lower_fd if name in below else None, name, path, collection, depth
             )
         elif kind not in ("d", "whiteout") and collection.selects(_Found(path, name, -1, name in above)):
-            collection.warn(f"artifact {ascii(path)} left out: it is {kind}")
+            collection.warn(f"artifact {path!a} left out: it is {kind}")
 
 
 def _walk_directory(
     upper_fd: int | None, lower_fd: int | None, name: str, path: str, collection: _Collection, depth: int
 ) -> Iterator[_Found]:
     if depth >= MAX_DEPTH:
-        collection.warn(f"artifacts below {ascii(path[:200])} left out: deeper than {MAX_DEPTH} directories")
+        collection.warn(f"artifacts below {path[:200]!a} left out: deeper than {MAX_DEPTH} directories")
         return
     opened: list[int] = []
     try:
@@ -179,7 +178,7 @@ def _walk_directory(
         below = None if above is not None and _is_opaque(above) else _enter(lower_fd, name, opened)
         yield from _walk(above, below, path + "/", collection, depth + 1)
     except OSError as error:
-        collection.warn(f"artifacts below {ascii(path)} left out: {error.strerror}")
+        collection.warn(f"artifacts below {path!a} left out: {error.strerror}")
     finally:
         for fd in opened:
             os.close(fd)
@@ -260,7 +259,9 @@ def _store_file(found: _Found, collection: _Collection) -> Artifact:
     try:
         status = os.fstat(fd)
         _check_file(fd, status, collection)
-        digest = _copy_into(collection.store, fd, status.st_size, collection.check_time)
+        digest = copy_into(collection.store, fd, status.st_size, collection.check_time)
+    except Shortened as error:
+        raise _Skipped("it became shorter while it was read") from error
     finally:
         os.close(fd)
     return Artifact(found.path, status.st_size, digest, stat.S_IMODE(status.st_mode) & 0o777, status.st_mtime)
@@ -274,85 +275,3 @@ def _check_file(fd: int, status: os.stat_result, collection: _Collection) -> Non
     # A copy-up of the attributes alone has the size but no content of its own (overlayfs, "metacopy").
     if status.st_blocks == 0 and status.st_size and _overlay_xattr(fd, "metacopy") is not None:
         raise _Skipped("only its attributes were changed, and its content lies in the image")
-
-
-def _copy_into(store: str, fd: int, size_bytes: int, check_time: Callable[[], None]) -> str:
-    """Copies `size_bytes` of `fd` to the blob that bears their digest; holes stay holes. Returns the digest."""
-    import hashlib
-
-    blobs = f"{store}/blobs/sha256"
-    temporary = f"{store}/blobs/tmp-{os.getpid()}-{time.monotonic_ns()}"
-    digest = hashlib.sha256()
-    target = _create(temporary)
-    try:
-        for part in _parts(fd, size_bytes):
-            check_time()
-            if isinstance(part, int):
-                _skip_hole(target, part, digest, check_time)
-            else:
-                digest.update(part)
-                _write_all(target, part)
-        os.ftruncate(target, size_bytes)
-        name = digest.hexdigest()
-        _rename_into(temporary, f"{blobs}/{name[:2]}", name)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(target)
-    return name
-
-
-def _parts(fd: int, size_bytes: int) -> Iterator[bytes | int]:
-    """The content as bytes, and the length of each hole as a number; exactly `size_bytes` in all."""
-    offset = 0
-    while offset < size_bytes:
-        try:
-            start = min(os.lseek(fd, offset, os.SEEK_DATA), size_bytes)
-            end = min(os.lseek(fd, start, os.SEEK_HOLE), size_bytes)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # no more content: the rest is one hole
-                raise
-            start = end = size_bytes
-        if start > offset:
-            yield start - offset
-        os.lseek(fd, start, os.SEEK_SET)
-        offset = start
-        while offset < end:
-            part = os.read(fd, min(_CHUNK, end - offset))
-            if not part:
-                raise _Skipped("it became shorter while it was read")
-            offset += len(part)
-            yield part
-
-
-def _skip_hole(target: int, length: int, digest: Any, check_time: Callable[[], None]) -> None:
-    os.lseek(target, length, os.SEEK_CUR)
-    zeros = bytes(min(length, _CHUNK))
-    while length:
-        check_time()
-        digest.update(zeros[:length])
-        length -= min(length, len(zeros))
-
-
-def _create(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, 0o600)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        return os.open(path, flags, 0o600)
-
-
-def _rename_into(path: str, directory: str, name: str) -> None:
-    try:
-        os.rename(path, f"{directory}/{name}")
-    except FileNotFoundError:
-        os.makedirs(directory, 0o700, exist_ok=True)
-        os.rename(path, f"{directory}/{name}")
-
-
-def _write_all(fd: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dayfly.runtime.shape import IoQuota, Mount, Process, Quotas, Shape, Workspace
+from dayfly.runtime.shape import ContainerPlan
 
 VERSION = 1
 NAME = "record.json"
@@ -35,15 +35,6 @@ class ArtifactRules:
 
 
 @dataclass(frozen=True)
-class ContainerPlan:
-    shape: Shape
-    process: Process
-    mounts: tuple[Mount, ...] = ()
-    workspace: Workspace | None = None
-    merge_streams: bool = False
-
-
-@dataclass(frozen=True)
 class Record:
     job_id: str
     queue: str
@@ -66,7 +57,7 @@ class Record:
     client_lease: bool = False
 
     def to_json(self) -> bytes:
-        return json.dumps({"version": VERSION, **vars(self)}, default=vars, separators=(",", ":")).encode()
+        return json.dumps({"version": VERSION, **vars(self)}, default=_fields, separators=(",", ":")).encode()
 
     @staticmethod
     def from_json(raw: bytes) -> "Record":
@@ -77,30 +68,16 @@ class Record:
                 raise ValueError("record of another version")
             rules = fields.pop("artifacts")
             container = fields.pop("container")
-            return Record(artifacts=rules and _rules(rules), container=_container(container), **fields)
+            return Record(artifacts=rules and _rules(rules), container=ContainerPlan.from_json(container), **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a whole record: {error!r}") from error
 
 
-def shape_from(fields: dict[str, Any]) -> Shape:
-    """A Shape from what `json` made of one; the launcher's requests carry it alone."""
-    quotas = dict(fields["quotas"])
-    quotas["io"] = tuple(IoQuota(**quota) for quota in quotas["io"])
-    tuples = {name: tuple(fields[name]) for name in ("image_layers", "host_trees")}
-    return Shape(**{**fields, **tuples, "quotas": Quotas(**quotas)})
-
-
-def _container(fields: dict[str, Any]) -> ContainerPlan:
-    process = fields["process"]
-    workspace = fields["workspace"]
-    return ContainerPlan(
-        shape=shape_from(fields["shape"]),
-        process=Process(**{**process, "argv": tuple(process["argv"])}),
-        mounts=tuple(Mount(**mount) for mount in fields["mounts"]),
-        workspace=Workspace(**workspace) if workspace else None,
-        merge_streams=fields["merge_streams"],
-    )
-
-
 def _rules(fields: dict[str, Any]) -> ArtifactRules:
-    return ArtifactRules(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    tuples = {name: tuple(fields[name]) for name in ("include", "exclude", "within", "labels")}
+    return ArtifactRules(**{**fields, **tuples})
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """What `json` asks for a frozen value within the record; asdict would copy everything deeply."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
