@@ -10,6 +10,7 @@ and nothing else. Constants come from the kernel's UAPI headers (linux/mount.h, 
 
 import ctypes
 import os
+import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _int, _uint, _long, _ulong = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_ulong
@@ -28,7 +29,7 @@ _libc.inotify_add_watch.argtypes = (_int, _str, ctypes.c_uint32)
 _libc.inotify_rm_watch.argtypes = (_int, _int)
 _libc.syscall.restype = _long
 
-# Numbers below 424 differ by architecture; from 424 on they are the same everywhere (include/uapi/asm-generic/unistd.h).
+# Numbers below 424 differ by architecture; from there on they are the same everywhere (asm-generic/unistd.h).
 _IS_X86 = os.uname().machine == "x86_64"
 _SYS_KEYCTL = 250 if _IS_X86 else 219
 _SYS_SECCOMP = 317 if _IS_X86 else 277
@@ -226,13 +227,9 @@ def keyctl(operation: int, arg2: int = 0) -> int:
 
 def seccomp_set_filter(program: bytes, flags: int = 0) -> None:
     """seccomp(2), SECCOMP_SET_MODE_FILTER: install a BPF program, an array of 8-byte `struct sock_filter`."""
-    instructions = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    fprog = Program(len(program) // 8, ctypes.addressof(instructions))
-    if _libc.syscall(_long(_SYS_SECCOMP), _uint(SECCOMP_SET_MODE_FILTER), _uint(flags), ctypes.byref(fprog)) < 0:
+    instructions = ctypes.c_char_p(program)  # points into `program` itself
+    fprog = struct.pack("HP", len(program) // 8, ctypes.cast(instructions, _ptr).value)  # struct sock_fprog
+    if _libc.syscall(_long(_SYS_SECCOMP), _uint(SECCOMP_SET_MODE_FILTER), _uint(flags), _str(fprog)) < 0:
         raise _fail(None)
 
 
