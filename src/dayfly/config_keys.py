@@ -1,0 +1,108 @@
+"""Every key of config.toml: its type, its environment variables, its default and its meaning, in one table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from dayfly.jobs.spec import DEFAULT_IMAGE, DEFAULT_PIDS, DEFAULT_QUEUE
+
+
+class Kind(Enum):
+    """How a value is written, and what JSON Schema says of it."""
+
+    TEXT = "text"
+    COUNT = "count"
+    NUMBER = "number"
+    SIZE = "size"
+    DURATION = "duration"
+    SWITCH = "switch"
+    TEXTS = "texts"
+    LABELS = "labels"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting. `default` is written as in the file; None means: worked out from the host or the home."""
+
+    name: str
+    kind: Kind
+    default: object
+    meaning: str
+    environment: tuple[str, ...] = ()
+
+    @property
+    def section(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that set it, the first one wins."""
+        return self.environment or ("DAYFLY_" + self.name.replace(".", "_").upper(),)
+
+
+KEYS: Mapping[str, Key] = {
+    key.name: key
+    for key in (
+        Key("client.url", Kind.TEXT, None, "Redis of the queue: redis://, rediss:// or unix://; unset: the embedded one",
+            ("DAYFLY_URL", "DAYFLY_REDIS_URL")),
+        Key("worker.home", Kind.TEXT, None, "directory of everything that Dayfly keeps on this host", ("DAYFLY_HOME",)),
+        Key("worker.name", Kind.TEXT, None, "name of the worker in Redis; unset: the host's name"),
+        Key("worker.queues", Kind.TEXTS, [DEFAULT_QUEUE], "queues that the worker serves"),
+        Key("worker.slots", Kind.COUNT, None, "jobs at one time; unset: the host's cpus"),
+        Key("worker.cpus", Kind.NUMBER, None, "cpus offered to jobs; unset: the host's"),
+        Key("worker.memory", Kind.SIZE, None, "memory offered to jobs; unset: the host's"),
+        Key("worker.disk", Kind.SIZE, None, "disk offered to jobs; unset: what is free below the home"),
+        Key("worker.labels", Kind.LABELS, {}, "labels that jobs may ask for"),
+        Key("worker.log_limit", Kind.SIZE, "64M", "log kept of one job: its head and its tail"),
+        Key("worker.lease", Kind.DURATION, "30s", "a job whose worker is silent for longer is given to another"),
+        Key("worker.idle", Kind.DURATION, "10m", "idle time after which the embedded worker ends", ("DAYFLY_IDLE",)),
+        Key("defaults.timeout", Kind.DURATION, "1h", "timeout of a job that states none"),
+        Key("defaults.stop_grace", Kind.DURATION, "10s", "time between the stop signal and SIGKILL"),
+        Key("defaults.pids", Kind.COUNT, DEFAULT_PIDS, "processes and threads of one job"),
+        Key("defaults.shm", Kind.SIZE, "64M", "size of /dev/shm"),
+        Key("allow.mounts", Kind.TEXTS, [], "directories that a job may mount, with all below them"),
+        Key("allow.dirs", Kind.TEXTS, [], "directories that a job may have as its live --dir, with all below them"),
+        Key("allow.network_host", Kind.SWITCH, False, "may a job have the host's network?"),
+        Key("store.url", Kind.TEXT, None, "store of logs and artifacts: file:///PATH; unset: HOME/store"),
+        Key("images.default_image", Kind.TEXT, DEFAULT_IMAGE, "image of a job that names none"),
+    )
+}  # fmt: skip
+
+SECTIONS = tuple(dict.fromkeys(key.section for key in KEYS.values()))
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (2020-12) of config.toml."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Dayfly configuration (config.toml)",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {section: _section_schema(section) for section in SECTIONS},
+    }
+
+
+def _section_schema(section: str) -> dict[str, object]:
+    keys = [key for key in KEYS.values() if key.section == section]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key.name.partition(".")[2]: _key_schema(key) for key in keys},
+    }
+
+
+def _key_schema(key: Key) -> dict[str, object]:
+    default = {} if key.default is None else {"default": key.default}
+    return {**_TYPES[key.kind], "description": key.meaning, **default}
+
+
+_TYPES: Mapping[Kind, dict[str, object]] = {
+    Kind.TEXT: {"type": "string", "minLength": 1},
+    Kind.COUNT: {"type": "integer", "minimum": 1},
+    Kind.NUMBER: {"type": "number", "exclusiveMinimum": 0},
+    Kind.SIZE: {"type": ["string", "integer"], "minimum": 0},
+    Kind.DURATION: {"type": ["string", "number"], "minimum": 0},
+    Kind.SWITCH: {"type": "boolean"},
+    Kind.TEXTS: {"type": "array", "items": {"type": "string", "minLength": 1}},
+    Kind.LABELS: {"type": "object", "additionalProperties": {"type": "string"}},
+}
