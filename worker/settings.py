@@ -46,10 +46,11 @@ class WorkerSettings:
     lease_seconds: float = 30.0
     idle_exit_seconds: float | None = None
     is_embedded: bool = False
+    store_directory: Path | None = None
 
     @property
     def store(self) -> Path:
-        return self.home / "store"
+        return self.store_directory or self.home / "store"
 
     @property
     def cgroup_name(self) -> str:
