@@ -1,9 +1,9 @@
 """The system calls that a job may make: a profile by name, compiled to a BPF filter for this machine.
 
-`seccomp_data/profile.toml` says what is allowed, `seccomp_data/<architecture>.json` numbers the names. `compile` turns
-both into a binary search over ranges of call numbers (about seven comparisons for a call, a hundred instructions in
-all; a linear list as libseccomp writes it has six hundred and takes six times as long to load). The heavy part, reading
-and compiling, is done by the agent through `cached`; a keeper only reads the file and calls `install`.
+`seccomp_data/profile.toml` says what is allowed, `seccomp_data/<architecture>.json` numbers the names.
+`compile_filter` turns both into a binary search over ranges of call numbers (about seven comparisons for a call, a
+hundred instructions in all; a linear list as libseccomp writes it has six hundred and takes six times as long to load).
+The heavy part, reading and compiling, is the agent's, by `cached`; a keeper only reads the file and calls `install`.
 
 Why the filter begins with the architecture: an x86_64 process can enter the kernel by `int 0x80` and make i386 calls,
 whose numbers mean other things; a filter that looks at numbers alone is walked around. x32 calls have the x86_64
@@ -26,7 +26,7 @@ _DATA = os.path.join(os.path.dirname(__file__), "seccomp_data")
 
 @dataclass(frozen=True, slots=True)
 class ArgumentRule:
-    """Allowed when the low half of argument `index` lies within the ranges, is none of `except_`, or lacks `without`."""
+    """The low half of argument `index` must lie `within` ranges, be none of `except_`, or have no bit of `without`."""
 
     index: int
     within: tuple[tuple[int, int], ...] = ()
@@ -69,14 +69,16 @@ def cached(home: str, kept: int = capabilities.DEFAULT_MASK) -> str:
     import hashlib  # costs 3 ms and is needed once per agent
 
     architecture = os.uname().machine
-    sources = _source("profile.toml") + _source(f"{architecture}.json") + _source("../seccomp.py") + _source("../bpf.py")
+    sources = (
+        _source("profile.toml") + _source(f"{architecture}.json") + _source("../seccomp.py") + _source("../bpf.py")
+    )
     digest = hashlib.sha256(sources + f"{architecture} {kept:x}".encode()).hexdigest()[:16]
     path = os.path.join(home, "templates", f"seccomp-{digest}.bin")
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         own = f"{path}.{os.getpid()}.tmp"
         with open(own, "wb") as file:
-            file.write(compile(policy(architecture, kept)))
+            file.write(compile_filter(policy(architecture, kept)))
         os.rename(own, path)
     return path
 
@@ -111,7 +113,7 @@ def policy(architecture: str, kept: int = capabilities.DEFAULT_MASK) -> Policy:
     )
 
 
-def compile(policy: Policy) -> bytes:
+def compile_filter(policy: Policy) -> bytes:
     """The filter as the kernel takes it: an array of `struct sock_filter`."""
     program = bpf.Program()
     allow = program.result(bpf.ALLOW)

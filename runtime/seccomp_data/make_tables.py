@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-ARM64 = "RENAMEAT NEW_STAT SET_GET_RLIMIT SYS_CLONE3 MEMFD_SECRET".split()
+ARM64 = ("RENAMEAT", "NEW_STAT", "SET_GET_RLIMIT", "SYS_CLONE3", "MEMFD_SECRET")
 """What arch/arm64/include/uapi/asm/unistd.h asks of asm-generic/unistd.h (`__ARCH_WANT_…`)."""
 
 NEWER = {
