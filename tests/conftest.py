@@ -76,14 +76,14 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory, lacks: Callable[[str
 
 
 @pytest.fixture
-def valkey(valkey_server: str) -> Iterator[str]:
+def valkey(valkey_server: str) -> str:
     """The URL of a real, empty server."""
     with contextlib.closing(redis.Redis.from_url(valkey_server)) as client:
         client.flushall()
         # Clients that an earlier test left open must not hold a blocking command over into this one.
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-    yield valkey_server
+    return valkey_server
 
 
 @pytest.fixture
