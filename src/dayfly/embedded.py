@@ -138,7 +138,7 @@ class Stack:
 
     def _spawn_worker(self) -> None:
         # -I: nothing of the caller's directory or PYTHONPATH decides what the worker imports.
-        command = [sys.executable, "-I", "-m", "dayfly.cli.main", "worker", "--embedded", "--url", self.url]
+        command = [sys.executable, "-I", "-m", "dayfly", "worker", "--embedded", "--url", self.url]
         self._spawn(command, self._worker, "worker.log")
 
     def _spawn(self, command: list[str], lock: daemon.LockFile, log: str) -> None:

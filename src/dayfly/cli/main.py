@@ -111,6 +111,9 @@ def _print_version(context: click.Context, _: click.Parameter, is_wanted: bool) 
 
 def _report_usage(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return EXIT_OURS
     hint = f"; see `{context.command_path} --help`" if context else ""
     complain(f"{error.format_message().rstrip('.')}{hint}")
     return EXIT_OURS
@@ -150,7 +153,3 @@ def _forget_stdout() -> None:
     """The reader is gone; what Python still holds for it must not complain again when the process ends."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

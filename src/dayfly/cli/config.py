@@ -1,0 +1,50 @@
+"""`dayfly config`: the values in force, each with where it was set, and the file's JSON Schema."""
+
+import click
+
+
+@click.group(name="config")
+def command() -> None:
+    """Show the configuration and where each value comes from."""
+
+
+@command.command(name="show")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(as_json: bool) -> None:
+    """Print each value and where it was set: environment, file and line, or default."""
+    from dayfly.address import without_password
+    from dayfly.config import load
+
+    settings = load()
+    rows = [(name, _plain(found.value), found.origin) for name, found in settings.values.items()]
+    if as_json:
+        import json
+
+        click.echo(json.dumps({name: {"value": value, "origin": origin} for name, value, origin in rows}, indent=2))
+        return
+    click.echo(f"# file: {settings.file or 'none'}")
+    for name, value, origin in rows:
+        shown = without_password(value) if isinstance(value, str) else value
+        click.echo(f"{name:<22} {_written(shown):<24} # {origin}")
+
+
+@command.command(name="schema")
+def schema() -> None:
+    """Print the JSON Schema of config.toml."""
+    import json
+
+    from dayfly.config_keys import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if hasattr(value, "keys") else value  # type: ignore[call-overload]
+
+
+def _written(value: object) -> str:
+    import json
+
+    return "(worked out)" if value is None else json.dumps(value)

@@ -1,0 +1,18 @@
+"""`dayfly down`: stop the embedded stack."""
+
+import click
+
+from dayfly.cli.say import say
+
+
+@click.command(name="down")
+@click.option("--now", is_flag=True, help="Do not wait for running jobs: put them back into the queue.")
+def command(now: bool) -> None:
+    """Stop the embedded Redis and worker and wait until both are gone. Running jobs are finished first."""
+    from dayfly.embedded import Stack
+
+    stack = Stack()
+    if stack.is_up() and not now:
+        say("waiting for running jobs (`dayfly down --now` puts them back into the queue)")
+    ended = stack.stop(now=now)
+    say(f"stopped: {', '.join(ended)}" if ended else "nothing was running")

@@ -1,0 +1,185 @@
+"""The flags of `run` and `submit`, and the document that they make of a file, a command and themselves."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("-f", "--file", metavar="FILE|-", help="Take the job from YAML, JSON or JSON Lines; flags override it."),
+    click.option("--image", metavar="IMAGE", help="Image to run in (default: the configured one, else `host`)."),
+    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; NAME or 'CI_*' copies yours."),
+    click.option("--env-file", multiple=True, metavar="FILE", help="Read variables from a file, NAME=VALUE a line."),
+    click.option("-w", "--workdir", metavar="DIR", help="Working directory in the container."),
+    click.option("-u", "--user", metavar="USER[:GROUP]", help="User to run as."),
+    click.option("-m", "--memory", metavar="SIZE", help="Memory limit, e.g. 2G."),
+    click.option("--cpus", type=float, metavar="N", help="Cpus, e.g. 1.5."),
+    click.option("--pids", type=int, metavar="N", help="Limit of processes and threads."),
+    click.option("--disk", metavar="SIZE", help="Limit of what the job may write."),
+    click.option("--mount", multiple=True, metavar="SRC[:DST][:rw]", help="Mount a directory of the host; repeatable."),
+    click.option("--network", metavar="MODE", help="none (default) or host."),
+    click.option("--entrypoint", metavar="COMMAND", help="Replace the image's entrypoint; '' clears it."),
+    click.option("--script", metavar="FILE|-", help="Run a shell script instead of a command."),
+    click.option("--stdin", metavar="FILE|-", help="Give the job this standard input (default: empty)."),
+    click.option("--tty", is_flag=True, help="Give the job a terminal."),
+    click.option("--dir", "directory", metavar="DIR", help="Directory that the job sees as /workspace, copy-on-write."),
+    click.option("--no-dir", is_flag=True, help="Give the job no directory."),
+    click.option("--artifact", multiple=True, metavar="GLOB", help="Collect what matches, below /workspace; repeatable."),
+    click.option("--changed", is_flag=True, help="Collect every file that the job wrote."),
+    click.option("--timeout", metavar="DURATION", help="Stop the job after so long, e.g. 20m."),
+    click.option("--queue", metavar="NAME", help="Queue to put the job into."),
+    click.option("--queue-timeout", metavar="DURATION", help="Give up when no worker has taken it by then."),
+    click.option("--priority", type=int, metavar="N", help="Higher goes first."),
+    click.option("--label", multiple=True, metavar="NAME[=VALUE]", help="What the worker must have; repeatable."),
+    click.option("--name", metavar="NAME", help="A name for people."),
+    click.option("--retry", type=int, metavar="N", help="Try again up to N times when the job is lost."),
+    click.option("--after", multiple=True, metavar="ID[:ok|any]", help="Start when that job has ended; repeatable."),
+    click.option("--delay", metavar="DURATION", help="Do not start before so long."),
+    click.option("--unique", metavar="KEY", help="Refuse while a job with this key is not finished."),
+    click.option("--keep", metavar="never|failed|always", help="Keep the job's directory on the worker."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    click.argument("command", nargs=-1, type=click.UNPROCESSED),
+)  # fmt: skip
+
+
+def job_flags(command: _Command) -> _Command:
+    """Decorate a click command: it gets one keyword argument `flags`-style per option above."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def documents(flags: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One document per job of `--file`, or one in all, with the flags laid over it. Raises SpecError, UsageError."""
+    _check(flags)
+    return [_overlaid(base, flags) for base in _read_file(flags["file"])]
+
+
+def _check(flags: Mapping[str, Any]) -> None:
+    if flags["command"] and flags["script"] is not None:
+        raise click.UsageError("give a command or --script, not both")
+    if flags["directory"] is not None and flags["no_dir"]:
+        raise click.UsageError("give --dir or --no-dir, not both")
+    if [flags["file"], flags["script"], flags["stdin"]].count("-") > 1:
+        raise click.UsageError("only one of --file, --script and --stdin can be read from standard input")
+
+
+def _read_file(file: str | None) -> list[dict[str, Any]]:
+    if file is None:
+        return [{}]
+    from dayfly.jobs.door import load_documents, read_job
+
+    name = "standard input" if file == "-" else file
+    # In its canonical form every list and map is written out, so that a flag can be laid over it.
+    return [read_job(each, source=name).to_document() for each in load_documents(_read_text(file), name)]
+
+
+def _overlaid(base: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    document = {**base, **_scalars(flags), **_program(flags)}
+    document |= _merged(base, "env", _environment(flags["env_file"], flags["env"]))
+    document |= _merged(base, "labels", dict(_pair(each) for each in flags["label"]))
+    document |= _merged(base, "limits", _stated({key: flags[key] for key in ("memory", "cpus", "pids", "disk")}))
+    document |= _merged(base, "artifacts", _artifacts(flags))
+    if flags["retry"] is not None:
+        document |= _merged(base, "retry", {"max": flags["retry"]})
+    if flags["mount"]:
+        document["mounts"] = list(flags["mount"])
+    if flags["after"]:
+        document["after"] = _after(flags["after"])
+    if flags["no_dir"]:
+        document.pop("dir", None)
+    return _stated(document)
+
+
+def _scalars(flags: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("image", "workdir", "user", "network", "timeout", "queue", "priority", "name", "delay", "unique", "keep")
+    values = {name: flags[name] for name in names}
+    values |= {"queue_timeout": flags["queue_timeout"], "dir": flags["directory"], "tty": flags["tty"] or None}
+    return _stated(values)
+
+
+def _program(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs: a command or script of the command line takes the place of both that the file may have."""
+    program: dict[str, Any] = {}
+    if flags["entrypoint"] is not None:
+        program["entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else []
+    if flags["command"]:
+        program |= {"command": list(flags["command"]), "script": None}
+    if flags["script"] is not None:
+        program |= {"script": _read_text(flags["script"]), "command": None}
+    if flags["stdin"] is not None:
+        program["stdin"] = {"base64": base64.b64encode(_read_bytes(flags["stdin"])).decode()}
+    return program
+
+
+def _artifacts(flags: Mapping[str, Any]) -> dict[str, Any]:
+    paths = {"paths": list(flags["artifact"])} if flags["artifact"] else {}
+    return {**paths, "changed": True} if flags["changed"] else paths
+
+
+def _after(after: Iterable[str]) -> dict[str, Any]:
+    pairs = [each.partition(":") for each in after]
+    conditions = {condition or "ok" for _, _, condition in pairs}
+    if len(conditions) > 1:
+        raise click.UsageError(f"--after: one condition for all jobs, not {' and '.join(sorted(conditions))}")
+    return {"ids": [job for job, _, _ in pairs], "when": conditions.pop()}
+
+
+def _environment(files: Iterable[str], variables: Iterable[str]) -> dict[str, str]:
+    lines = [line for file in files for line in _env_file_lines(file)]
+    return dict(pair for variable in (*lines, *variables) for pair in _variables(variable))
+
+
+def _variables(text: str) -> Iterator[tuple[str, str]]:
+    """`NAME=VALUE` as it stands; `NAME` and `CI_*` from the caller's environment, as far as they are set there."""
+    name, equals, value = text.partition("=")
+    if equals:
+        yield name, value
+    elif any(each in name for each in "*?["):
+        yield from ((each, os.environ[each]) for each in sorted(os.environ) if fnmatch.fnmatchcase(each, name))
+    elif name in os.environ:
+        yield name, os.environ[name]
+
+
+def _env_file_lines(file: str) -> list[str]:
+    """Docker's format: a line is NAME=VALUE or NAME, quotes are part of the value, # begins a comment line."""
+    lines = (line.lstrip() for line in _read_text(file).splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def _merged(base: Mapping[str, Any], field: str, over: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: {**base.get(field, {}), **over}} if over else {}
+
+
+def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_text(file: str) -> str:
+    try:
+        return _read_bytes(file).decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"cannot read {file}: it is not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def _read_bytes(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        with open(file, "rb") as opened:
+            return opened.read()
+    except OSError as error:
+        raise click.UsageError(f"cannot read {file}: {error.strerror}") from error

@@ -1,0 +1,141 @@
+"""What this host can enforce: one Check per thing, each tried out and not looked up.
+
+The probes that need namespaces of their own are in doctor_kernel.py; what Redis has to say is in doctor_queue.py.
+"""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dayfly import doctor_kernel, doctor_queue
+from dayfly.config import Settings
+from dayfly.doctor_check import Check, missing, ok, warning
+from dayfly.jobs.errors import DayflyError
+from dayfly.jobs.units import format_size
+
+_LOW_DISK_BYTES = 5 << 30
+_CONTROLLER_REMEDY = "mount its cgroup controller, or give it on (Delegate=yes in the unit of the worker)"
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Every check, in the order in which somebody would mend them. None raises."""
+    home = Path(settings.text("worker.home") or "")
+    yield _kernel()
+    yield _rights()
+    yield doctor_kernel.namespaces()
+    yield doctor_kernel.overlay()
+    yield doctor_kernel.idmapped_mounts("/usr")
+    yield from _cgroups()
+    yield _loop_devices()
+    yield _mke2fs()
+    yield _seccomp()
+    yield _pidfd()
+    yield _guarded("network links", _links)
+    yield _space(home)
+    yield from doctor_queue.examine(settings)
+
+
+def _kernel() -> Check:
+    release = platform.release()
+    numbers = [int(part) for part in release.replace("-", ".").split(".")[:2] if part.isdigit()]
+    text = f"Linux {release}, {platform.machine()}, Python {platform.python_version()}"
+    if sys.platform != "linux":
+        return missing("kernel", f"{sys.platform}, not Linux", "run the worker on Linux; a client needs only Redis")
+    if numbers < [5, 12]:
+        return missing("kernel", text, "Linux 5.12 or newer is needed (mount_setattr); 5.19 for idmapped overlay layers")
+    return ok("kernel", text)
+
+
+def _rights() -> Check:
+    if os.geteuid() == 0:
+        return ok("rights", "root")
+    return missing("rights", f"uid {os.geteuid()}", "run the worker as root; as a client, set DAYFLY_URL")
+
+
+def _cgroups() -> Iterator[Check]:
+    from dayfly.runtime.cgroups.hierarchy import open_hierarchy
+
+    try:
+        hierarchy = open_hierarchy(f"doctor-{os.getpid()}")
+    except DayflyError as error:
+        yield missing("control groups", error.message, error.remedy or "")
+        return
+    except OSError as error:
+        yield missing("control groups", f"{error.filename}: {error.strerror}", "run as root, or with Delegate=yes")
+        return
+    description = hierarchy.describe()
+    directories = description["directories"]
+    for directory in set(directories.values()) if isinstance(directories, dict) else ():
+        os.rmdir(directory)
+    yield ok("control groups", f"version {hierarchy.version}")
+    for name in ("cpu", "memory", "pids"):
+        reason = hierarchy.lacking.get(name)
+        yield missing(f"  {name}", reason, _CONTROLLER_REMEDY) if reason else ok(f"  {name}", "can be limited")
+    for name, reason in hierarchy.lacking.items():
+        if name not in ("cpu", "memory", "pids"):
+            yield warning(f"  {name}", reason, "a job that asks for it is refused; readings of it are null")
+
+
+def _loop_devices() -> Check:
+    try:
+        os.close(os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return missing("loop devices", f"/dev/loop-control: {error.strerror}", "modprobe loop; disk limits need it")
+    return ok("loop devices", "disk limits can be enforced")
+
+
+def _mke2fs() -> Check:
+    found = shutil.which("mke2fs", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+    if found is None:
+        return missing("mke2fs", "not found", "apt install e2fsprogs; disk limits need it")
+    return ok("mke2fs", found)
+
+
+def _seccomp() -> Check:
+    try:
+        actions = Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
+    except OSError:
+        return missing("seccomp", "this kernel has no seccomp filters", "use a kernel with CONFIG_SECCOMP_FILTER")
+    if platform.machine() not in ("x86_64", "aarch64"):
+        return missing("seccomp", f"no table of system calls for {platform.machine()}", "x86_64 and aarch64 have one")
+    return ok("seccomp", f"{len(actions)} actions")
+
+
+def _pidfd() -> Check:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        return missing("pidfd", error.strerror or "refused", "use Linux 5.3 or newer, and no filter that refuses it")
+    return ok("pidfd", "processes are followed without races")
+
+
+def _links() -> Check:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        names = [link.get("ifname") for link in route.get_links()]
+    if "lo" not in names:
+        return missing("network links", "no link lo", "ip link add lo type dummy; the loopback of this namespace is gone")
+    return ok("network links", ", ".join(sorted(str(name) for name in names)))
+
+
+def _space(home: Path) -> Check:
+    there = next(path for path in (home, *home.parents) if path.exists())
+    found = os.statvfs(there)
+    free = found.f_bavail * found.f_frsize
+    text = f"{format_size(free)} free in {there}"
+    if free < _LOW_DISK_BYTES:
+        return warning("disk space", text, "free some, or set DAYFLY_HOME to a larger file system")
+    return ok("disk space", text)
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except (OSError, ImportError) as error:
+        return missing(name, str(error), "reinstall dayfly with its dependencies, or look at this error")
+    except Exception as error:  # noqa: BLE001 - netlink errors are pyroute2's own class, which is imported only above
+        return missing(name, f"{type(error).__name__}: {error}", "netlink is refused here; see what filters this process")

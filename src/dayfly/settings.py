@@ -1,0 +1,64 @@
+"""From the configuration to what one worker is told: the values of config.toml as worker.settings has them."""
+
+import os
+import socket
+from pathlib import Path
+
+from dayfly.config import Settings
+from dayfly.jobs.errors import ConfigError
+from dayfly.worker.settings import Allowed, JobDefaults, WorkerSettings
+
+
+def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_when_idle: bool) -> WorkerSettings:
+    return WorkerSettings(
+        home=Path(os.path.abspath(settings.text("worker.home") or "")),
+        url=url,
+        name=settings.text("worker.name") or socket.gethostname(),
+        queues=settings.texts("worker.queues"),
+        slots=settings.whole("worker.slots"),
+        cpus=settings.number("worker.cpus"),
+        memory_bytes=settings.whole("worker.memory"),
+        disk_bytes=settings.whole("worker.disk"),
+        labels=settings.labels("worker.labels"),
+        defaults=_defaults(settings),
+        allow=_ANYTHING if is_embedded else _allowed(settings),
+        log_limit_bytes=settings.whole("worker.log_limit") or 0,
+        lease_seconds=settings.number("worker.lease") or 30.0,
+        idle_exit_seconds=settings.number("worker.idle") if ends_when_idle else None,
+        is_embedded=is_embedded,
+        store_directory=store_directory(settings),
+    )
+
+
+def store_directory(settings: Settings) -> Path:
+    """The directory of the store of logs and artifacts. Raises ConfigError for a URL of another kind."""
+    url = settings.text("store.url")
+    if url is None:
+        return Path(os.path.abspath(settings.text("worker.home") or "")) / "store"
+    if not url.startswith("file:///"):
+        raise ConfigError(settings.origin("store.url"), None, f"store.url {url!r}: only file:///PATH is built yet")
+    from urllib.parse import unquote
+
+    return Path(unquote(url.removeprefix("file://")))
+
+
+# The embedded worker serves nobody but the user who started it, and what that user may read anyway.
+_ANYTHING = Allowed(mounts=None, dirs=None, network_host=True)
+
+
+def _defaults(settings: Settings) -> JobDefaults:
+    return JobDefaults(
+        image=settings.text("images.default_image") or "host",
+        timeout_seconds=settings.number("defaults.timeout"),
+        stop_grace_seconds=settings.number("defaults.stop_grace") or 0.0,
+        pids=settings.whole("defaults.pids") or 1,
+        shm_bytes=settings.whole("defaults.shm") or 0,
+    )
+
+
+def _allowed(settings: Settings) -> Allowed:
+    return Allowed(
+        mounts=tuple(Path(each) for each in settings.texts("allow.mounts")),
+        dirs=tuple(Path(each) for each in settings.texts("allow.dirs")),
+        network_host=settings.is_on("allow.network_host"),
+    )
