@@ -147,17 +147,18 @@ class Cgroup:
                 raise controlfile.failure(f"move process {pid} into the control group", self.path, error) from error
 
     def usage(self) -> Usage:
+        """Without io: version 1 counts neither what is written back later nor what goes through a loop device.
+
+        The rusage of the container's init, which reaps every process of the job, knows (`ru_inblock`, `ru_oublock`).
+        """
         throttled = self._keyed("cpu", "cpu.stat").get("throttled_time")
         user, system = self._cpu_seconds()
-        read, written = self._io_bytes()
         return Usage(
             cpu_user_seconds=user,
             cpu_system_seconds=system,
             cpu_throttled_seconds=controlfile.seconds(throttled, _NANO),
             memory_peak_bytes=self._number("memory", "memory.max_usage_in_bytes"),
             memory_bytes=self._number("memory", "memory.usage_in_bytes"),
-            io_read_bytes=read,
-            io_written_bytes=written,
             pids_peak=self._number("pids", "pids.peak"),
         )
 
@@ -246,18 +247,6 @@ class Cgroup:
         ticks = user + (self._number("cpuacct", "cpuacct.usage_sys") or 0)
         share = user / ticks if ticks else 1.0
         return total * share / _NANO, total * (1 - share) / _NANO
-
-    def _io_bytes(self) -> tuple[int | None, int | None]:
-        """Of the lines `8:0 Read 4096`, whole devices only: a loop device's bytes are counted below it again."""
-        text = self._text("blkio", "blkio.throttle.io_service_bytes_recursive")
-        if "blkio" not in self._fds:
-            return None, None
-        rows = [line.split() for line in text.splitlines()]
-        totals = {"Read": 0, "Write": 0}
-        for row in rows:
-            if len(row) == 3 and row[1] in totals and not row[0].startswith("7:"):
-                totals[row[1]] += int(row[2])
-        return totals["Read"], totals["Write"]
 
     def _effective_io(self) -> tuple[IoQuota, ...]:
         found: dict[str, dict[str, int]] = {}

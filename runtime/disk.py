@@ -1,0 +1,190 @@
+"""A job's disk: an ext4 file system of its own, as large as its quota, that the kernel frees by itself.
+
+It lies in a file without a name, attached to a loop device with AUTOCLEAR and mounted detached (fsmount). File, device
+and file system go when the last descriptor or mount of it goes, so after a SIGKILL there is nothing to clean up.
+Two jobs never share one, and none is used twice.
+
+Was the quota reached? ext4 counts no refused writes, so this is known by looking: `look` is called while the job runs
+(by the keeper, with its other samples) and once at the end, and keeps the least space and inodes that were ever free.
+A buffered write fills the disk to the last block before it fails, so "nearly nothing free" is what a full disk looks
+like. A program that meets ENOSPC and deletes its file between two looks, or asks for more than there is in one
+fallocate, is not noticed: then the job is `failed` with its own exit code, never the other way round.
+"""
+
+import fcntl
+import heapq
+import os
+import stat
+import struct
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from dayfly.jobs.errors import HostError, Unsupported
+from dayfly.runtime import loop, syscalls
+from dayfly.runtime.disk_template import Directory, template
+
+_IOC_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2  # fs/ext4/ext4.h
+_OPTIONS = ("noinit_itable", "nobarrier")
+_FULL_BELOW_BYTES = 256 * 1024
+_MUCH_BYTES = 4 << 20
+_HOST_FULL_BELOW_BYTES = 64 << 20
+_ENTRIES_AT_MOST = 200_000
+_DEPTH_AT_MOST = 64
+
+
+def open_disk(home: str, size_bytes: int, token: str, layout: tuple[Directory, ...] = ()) -> "Disk":
+    """A fresh disk in which `size_bytes` fit and the directories of `layout` are there.
+
+    Raises `Unsupported` where this host has no loop devices, no ext4 or no mke2fs, `HostError` for what fails.
+    """
+    file_fd = template(home, size_bytes, layout).copy(home)
+    try:
+        device_fd, device = loop.attach(file_fd, f"dayfly:{token}")
+    finally:
+        os.close(file_fd)
+    try:
+        return Disk(_mount(device), device, size_bytes)
+    finally:
+        os.close(device_fd)
+
+
+def host_free_bytes(home: str) -> int:
+    """What is free for an ordinary user on the file system that holds the jobs' disks."""
+    return _free_bytes(os.statvfs(home))
+
+
+def is_host_full(home: str) -> bool:
+    """Whether a job's I/O error may be ours: its disk is sparse, and the host could not back it any more."""
+    return host_free_bytes(home) < _HOST_FULL_BELOW_BYTES
+
+
+class Disk:
+    """A mounted disk. `mount_fd` is the detached mount: attach it with move_mount, open files below it with openat."""
+
+    def __init__(self, mount_fd: int, device: str, size_bytes: int) -> None:
+        self.mount_fd = mount_fd
+        self.device = device
+        self.size_bytes = size_bytes
+        first = os.statvfs(mount_fd)
+        self._used_at_first = first.f_blocks - first.f_bfree
+        self._least_free_bytes = _free_bytes(first)
+        self._least_free_inodes = first.f_ffree
+
+    def look(self) -> None:
+        """Note what is free now. Two microseconds; call it as often as the job's other samples, and at its end."""
+        now = os.statvfs(self.mount_fd)
+        self._least_free_bytes = min(self._least_free_bytes, _free_bytes(now))
+        self._least_free_inodes = min(self._least_free_inodes, now.f_ffree)
+
+    def was_full(self) -> bool:
+        """Whether a look found (nearly) no block or no inode free."""
+        return self._least_free_bytes < _FULL_BELOW_BYTES or self._least_free_inodes == 0
+
+    def used_bytes(self) -> int:
+        """What the job's files take now, their directories included."""
+        now = os.statvfs(self.mount_fd)
+        return max(0, now.f_blocks - now.f_bfree - self._used_at_first) * now.f_frsize
+
+    def biggest(self, count: int, shown_as: Mapping[str, str], within_seconds: float = 2.0) -> list[tuple[str, int]]:
+        """The paths that take most, the largest first: files, and directories (`/x/`) by the rest of what lies in them.
+
+        `shown_as`: directory on this disk to its path in the job (`{"workspace/upper": "/workspace"}`). The tree is
+        hostile: nothing is followed, and entries, depth and time are bounded.
+        """
+        walk = _Walk(count, time.monotonic() + within_seconds)
+        for directory, shown in shown_as.items():
+            walk.below(self.mount_fd, directory, shown)
+        return walk.result()
+
+    def shutdown(self) -> None:
+        """Stop the file system at once and forget what was not written: makes closing after much data quick.
+
+        Every access fails from now on; do it when the job is dead and its artifacts are out.
+        """
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.mount_fd)
+        try:
+            fcntl.ioctl(fd, _IOC_SHUTDOWN, struct.pack("=I", _NO_LOG_FLUSH))
+        except OSError as error:
+            raise HostError("shut down the job's disk", self.device, error.errno) from error
+        finally:
+            os.close(fd)
+
+    def discard(self) -> None:
+        """Close, quickly also after much data. Safe from any state and more than once."""
+        if self.mount_fd >= 0 and self.used_bytes() > _MUCH_BYTES:
+            with suppress(HostError):  # then closing merely takes longer
+                self.shutdown()
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor up; with the last mount of it gone too, the kernel frees everything. Safe twice."""
+        if self.mount_fd >= 0:
+            os.close(self.mount_fd)
+            self.mount_fd = -1
+
+
+def _mount(device: str) -> int:
+    try:
+        fd = syscalls.fsopen("ext4")
+    except OSError as error:
+        raise Unsupported("mount a job's disk", "ext4", error.errno, "load ext4: modprobe ext4") from error
+    try:
+        syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_STRING, "source", device)
+        for option in _OPTIONS:
+            syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_FLAG, option)
+        syscalls.fsconfig(fd, syscalls.FSCONFIG_CMD_CREATE)
+        # Set-uid programs must work in the job; device nodes must not.
+        return syscalls.fsmount(fd, attributes=syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOATIME)
+    except OSError as error:
+        raise HostError("mount a job's disk", device, error.errno) from error
+    finally:
+        os.close(fd)
+
+
+def _free_bytes(reading: os.statvfs_result) -> int:
+    return reading.f_bavail * reading.f_frsize
+
+
+class _Walk:
+    """Sizes of a hostile tree, through directory descriptors."""
+
+    def __init__(self, count: int, deadline: float) -> None:
+        self._count = count
+        self._deadline = deadline
+        self._entries = 0
+        self._files: list[tuple[int, str]] = []
+        self._directories: dict[str, int] = {}
+
+    def below(self, parent_fd: int, name: str, shown: str, depth: int = 0) -> None:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        except OSError:
+            return  # not there, or not to be read: the list is for a person, not complete
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    self._entries += 1
+                    if self._entries > _ENTRIES_AT_MOST or time.monotonic() > self._deadline:
+                        return
+                    self._measure(fd, entry, shown, depth)
+        finally:
+            os.close(fd)
+
+    def result(self) -> list[tuple[str, int]]:
+        for size, path in self._files:
+            self._directories[path.rpartition("/")[0]] -= size
+        directories = [(size, f"{path}/") for path, size in self._directories.items() if size > 0]
+        return [(path, size) for size, path in heapq.nlargest(self._count, [*self._files, *directories])]
+
+    def _measure(self, fd: int, entry: "os.DirEntry[str]", shown: str, depth: int) -> None:
+        found = entry.stat(follow_symlinks=False)
+        path = f"{shown}/{entry.name}"
+        if stat.S_ISDIR(found.st_mode):
+            if depth < _DEPTH_AT_MOST:
+                self.below(fd, entry.name, path, depth + 1)
+            return
+        size = found.st_blocks * 512
+        self._directories[shown] = self._directories.get(shown, 0) + size
+        if size:
+            (heapq.heappush if len(self._files) < self._count else heapq.heappushpop)(self._files, (size, path))
