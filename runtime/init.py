@@ -1,0 +1,245 @@
+"""PID 1 of a container: builds the root ahead, waits, becomes the job's user, runs the command, reports its end.
+
+It is a straight function that never returns (`run`), entered by a fork of the keeper; see `container.py` for the order
+of the steps and its reasons. It imports nothing after the fork: from the pivot on, a file with a module's name would be
+the image's (CVE-2019-14271).
+"""
+
+import errno
+import os
+import resource
+import signal
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime import capabilities, seccomp, syscalls, users
+from dayfly.runtime.cgroups.hierarchy import Cgroup
+from dayfly.runtime.channel import Channel, Message
+from dayfly.runtime.inputs import input_operations
+from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.operations import PivotRoot, perform
+from dayfly.runtime.rootfs import kernel_operations, tree_operations
+from dayfly.runtime.shape import ContainerPlan, Process, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Birthright:
+    """What init inherits from the keeper, by descriptor and by value."""
+
+    stage: str
+    shape: Shape
+    first_id: int
+    disk_fd: int
+    namespaces: Namespaces
+    cgroup: Cgroup
+    has_cgroup2: bool
+    seccomp_filter: bytes
+    stdout: int
+    stderr: int
+
+
+class CannotExecute(Exception):
+    """The command is not there (127) or cannot be executed (126): the job's fault."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+        self.message = message
+
+
+def run(birthright: Birthright, channel: Channel) -> NoReturn:
+    """The whole life of PID 1. Tells the keeper of any fault and leaves by `os._exit`."""
+    try:
+        _prepare(birthright, channel)
+        channel.send(Message.READY)
+        start = channel.receive()
+        if start is not None:
+            _live(birthright, channel, ContainerPlan.from_json(start[1]["plan"]), start[1]["stop_signal"])
+    except CannotExecute as refusal:
+        channel.send(Message.REFUSED, errno=refusal.number, message=refusal.message)
+    except HostError as error:
+        channel.send(Message.FAULT, **_fault(error))
+    except OSError as error:
+        channel.send(Message.FAULT, **_fault(HostError("set up the container", error.filename, error.errno)))
+    finally:
+        os._exit(0)
+
+
+def _fault(error: HostError) -> dict[str, Any]:
+    return {name: getattr(error, name) for name in ("step", "path", "errno", "remedy", "reason")}
+
+
+def _prepare(own: Birthright, channel: Channel) -> None:
+    """All that does not depend on the job."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    own.cgroup.join_self()
+    _close_all_but(channel.read_fd, channel.write_fd, own.disk_fd, own.stdout, own.stderr, *own.namespaces.fds.values())
+    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)
+    os.chdir(own.stage)
+    perform(tree_operations(own.shape, own.disk_fd, own.namespaces.user))
+    own.namespaces.enter("net", "ipc", "uts")
+    perform(kernel_operations(own.shape, own.first_id, own.has_cgroup2))
+    _limit_resources()
+
+
+def _live(own: Birthright, channel: Channel, plan: ContainerPlan, stop_signal: int) -> None:
+    """Become the job's root and user, run the command, report its end."""
+    stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
+    identity = _look_up(plan.process.user)
+    perform([*input_operations(own.first_id, own.namespaces, plan, identity.uid), PivotRoot("root")])
+    socket.sethostname(plan.process.hostname)
+    for pipe in (own.stdout, own.stderr):  # so that `>> /dev/stdout` works for the job's user
+        os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
+    _become_container_root(own.namespaces)
+    _enter(plan.process.cwd)
+    _become(identity, own.seccomp_filter)
+    command = _spawn(plan, identity, stdin, own.stdout, own.stderr)
+    signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
+    channel.send(Message.SPAWNED)
+    _report(channel, command)
+
+
+def _close_all_but(*kept: int) -> None:
+    """Close what the keeper had open (CVE-2024-21626: one leaked directory is the host)."""
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)
+
+
+def _limit_resources() -> None:
+    """Docker's rlimits where this host allows them: no core dumps, many files."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ceiling = most if 0 <= most < 1048576 else 1048576
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
+
+
+def _look_up(user: str) -> users.Identity:
+    try:
+        return users.look_up(user, "root")
+    except users.UnknownUser as error:
+        raise CannotExecute(errno.EACCES, f"user {user!r}: {error}") from error
+
+
+def _become_container_root(namespaces: Namespaces) -> None:
+    """Enter the job's user namespace: from here on the host's root is out of reach."""
+    namespaces.enter("user")
+    os.setresgid(0, 0, 0)
+    os.setgroups([])
+    os.setresuid(0, 0, 0)
+    os.umask(0o022)
+
+
+def _enter(cwd: str) -> None:
+    """Make and enter the working directory; it must lie in the root (CVE-2024-21626)."""
+    try:
+        os.makedirs(cwd, exist_ok=True)
+        os.chdir(cwd)
+    except OSError as error:
+        raise CannotExecute(errno.EACCES, f"cannot enter the working directory {cwd}: {error.strerror}") from error
+    if not os.getcwd().startswith("/"):
+        raise CannotExecute(errno.EACCES, f"the working directory {cwd} is outside the container")
+
+
+def _become(identity: users.Identity, seccomp_filter: bytes) -> None:
+    """Give up everything the job may not have. The bounding set is cut while CAP_SETPCAP is still there, the parent's
+    death is heard again after the ids have changed (prctl(2) clears it), the filter comes last."""
+    syscalls.keyctl(syscalls.KEYCTL_JOIN_SESSION_KEYRING)
+    capabilities.drop_bounding()
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setgroups(identity.groups)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    capabilities.lower(capabilities.DEFAULT_MASK if identity.uid == 0 else 0)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.install(seccomp_filter)
+
+
+def _spawn(plan: ContainerPlan, identity: users.Identity, stdin: int | None, stdout: int, stderr: int) -> int:
+    """Execute the command in a session of its own; returns its pid. Raises `CannotExecute`."""
+    process = plan.process
+    env = {"HOME": identity.home, **process.env}
+    path = _search(process, env)
+    if stdin is None:
+        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    actions = [
+        (os.POSIX_SPAWN_DUP2, stdin, 0),
+        (os.POSIX_SPAWN_DUP2, stdout, 1),
+        (os.POSIX_SPAWN_DUP2, stdout if plan.merge_streams else stderr, 2),
+    ]
+    try:
+        command = os.posix_spawn(
+            path,
+            process.argv,
+            env,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_PYTHON_IGNORES,
+        )
+    except OSError as error:
+        raise _cannot(error.errno or 0, process.argv[0]) from error
+    for fd in (stdin, stdout, stderr):
+        os.close(fd)
+    return command
+
+
+_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
+
+
+def _search(process: Process, env: dict[str, str]) -> str:
+    """Find argv[0] as execvp(3) does, in the job's own PATH."""
+    name = process.argv[0]
+    if "/" in name:
+        return name
+    found = None
+    for directory in env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(":"):
+        candidate = f"{directory or '.'}/{name}"
+        try:
+            is_file = stat.S_ISREG(os.stat(candidate).st_mode)
+        except OSError:  # not here, or not for us to see: the next directory may have it
+            continue
+        if is_file and os.access(candidate, os.X_OK):
+            return candidate
+        found = found or candidate
+    raise _cannot(errno.EACCES if found else errno.ENOENT, name)
+
+
+def _cannot(number: int, name: str) -> CannotExecute:
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return CannotExecute(number, f"{name}: command not found in the container")
+    return CannotExecute(number, f"{name}: cannot be executed: {os.strerror(number)}")
+
+
+def _pass_on(command: int, stop_signal: int) -> None:
+    """Stop the command's whole process group, as Ctrl-C on a terminal would."""
+    with suppress(ProcessLookupError):  # it ended in this instant
+        os.killpg(command, stop_signal)
+
+
+def _report(channel: Channel, command: int) -> None:
+    """Reap until the command ends; then say how, and whether it was the last process."""
+    while True:
+        pid, status = os.wait()
+        if pid == command:
+            break
+    code = os.waitstatus_to_exitcode(status)
+    channel.send(Message.EXITED, code=code, alone=_is_alone())
+
+
+def _is_alone() -> bool:
+    """Whether no other process is left: every one descends from init, so no child means none at all."""
+    try:
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        return True
+    return False

@@ -1,0 +1,186 @@
+"""What a job is given beside its image: the directory below /workspace, and the operator's mounts.
+
+To be applied in the stage, before the pivot. Targets are resolved inside the container's root (openat2(2),
+RESOLVE_IN_ROOT), where nothing runs yet; new points are made as the job's root, which owns the overlay.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime import syscalls
+from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.operations import Operation, Overlay
+from dayfly.runtime.shape import ContainerPlan, Workspace
+from dayfly.runtime.shape import Mount as MountRequest
+
+_WORKSPACE = Overlay(("dir",), "disk/workspace/upper", "disk/workspace/work", "root/workspace")
+
+
+def input_operations(first_id: int, namespaces: Namespaces, plan: ContainerPlan, uid: int) -> list[Operation]:
+    """The operations for one job whose user is `uid` inside."""
+    operations: list[Operation] = []
+    if plan.workspace is not None:
+        operations += [
+            HideIgnored(plan.workspace.hidden, first_id),
+            GiveTree(plan.workspace, first_id, uid, namespaces),
+            _WORKSPACE,
+        ]
+    operations += [GiveMount(request, first_id, uid, namespaces) for request in plan.mounts]
+    return operations
+
+
+@dataclass(frozen=True, slots=True)
+class GiveTree:
+    """Show the job's directory at `dir`, its owner mapped to the job's user, read-only; checked to be the one meant."""
+
+    workspace: Workspace
+    first_id: int
+    uid: int
+    namespaces: Namespaces
+
+    def describe(self) -> str:
+        return f"give the directory {self.workspace.source} to the job"
+
+    def apply(self) -> None:
+        fd = os.open(self.workspace.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._check(os.fstat(fd))
+            attach_mapped(fd, "dir", self.first_id, self.uid, self.namespaces, syscalls.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(fd)
+
+    def _check(self, facts: os.stat_result) -> None:
+        expected = (self.workspace.device, self.workspace.inode)
+        if None not in expected and expected != (facts.st_dev, facts.st_ino):
+            raise HostError(
+                "give the job its directory",
+                self.workspace.source,
+                reason="another directory has taken its place since the job was submitted",
+                remedy="submit the job again",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class HideIgnored:
+    """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path."""
+
+    paths: tuple[str, ...]
+    first_id: int
+
+    def describe(self) -> str:
+        return f"hide {len(self.paths)} ignored paths of the directory"
+
+    def apply(self) -> None:
+        with _acting_as(self.first_id):
+            for path in self.paths:
+                whiteout = f"disk/workspace/upper/{path}"
+                os.makedirs(os.path.dirname(whiteout), exist_ok=True)
+                os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class GiveMount:
+    """Show a host path that the operator allows at its target in the container."""
+
+    request: MountRequest
+    first_id: int
+    uid: int
+    namespaces: Namespaces
+
+    def describe(self) -> str:
+        return f"mount {self.request.source} at {self.request.target}"
+
+    def apply(self) -> None:
+        source = os.open(self.request.source, os.O_PATH | os.O_CLOEXEC)
+        is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
+        with _acting_as(self.first_id):
+            target = open_target(self.request.target, is_directory)
+        try:
+            attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+            attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
+            attach_mapped(source, target, self.first_id, self.uid, self.namespaces, attributes)
+        finally:
+            os.close(source)
+            os.close(target)
+
+
+def attach_mapped(
+    source: int, target: str | int, first_id: int, uid: int, namespaces: Namespaces, attributes: int
+) -> None:
+    """Attach a copy of the mount at `source` with its owner seen as the job's user (mount_setattr(2), IDMAP)."""
+    owner = os.fstat(source).st_uid
+    is_plain = owner == 0 and uid == 0
+    mapped = namespaces if is_plain else Namespaces.mapping(owner, first_id + uid, proc="root/proc")
+    tree = syscalls.open_tree(source, "", syscalls.AT_EMPTY_PATH | syscalls.OPEN_TREE_CLONE | os.O_CLOEXEC)
+    try:
+        _map(tree, attributes, mapped.user)
+        place, path, flag = (
+            (target, "", syscalls.MOVE_MOUNT_T_EMPTY_PATH)
+            if isinstance(target, int)
+            else (syscalls.AT_FDCWD, target, 0)
+        )
+        syscalls.move_mount(tree, "", place, path, syscalls.MOVE_MOUNT_F_EMPTY_PATH | flag)
+    finally:
+        os.close(tree)
+        if not is_plain:
+            mapped.close()
+
+
+def _map(tree: int, attributes: int, user_namespace: int) -> None:
+    try:
+        flags = attributes | syscalls.MOUNT_ATTR_IDMAP
+        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, flags, userns_fd=user_namespace)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise HostError(
+            "map the owners of the job's directory",
+            errno=error.errno,
+            reason="its file system cannot be mounted with mapped ids (overlayfs and NFS cannot)",
+            remedy="put it on ext4, xfs, btrfs or tmpfs",
+        ) from error
+
+
+def open_target(target: str, is_directory: bool) -> int:
+    """An O_PATH descriptor of `target` inside `root`, made when it is not there."""
+    root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    try:
+        parts = [part for part in target.split("/") if part]
+        for count in range(1, len(parts) + 1):
+            _ensure(root, "/".join(parts[:count]), is_directory or count < len(parts), resolve)
+        return syscalls.openat2(root, target, os.O_PATH, resolve=resolve)
+    finally:
+        os.close(root)
+
+
+def _ensure(root: int, path: str, is_directory: bool, resolve: int) -> None:
+    try:
+        os.close(syscalls.openat2(root, path, os.O_PATH, resolve=resolve))
+    except FileNotFoundError:
+        parent, _, name = path.rpartition("/")
+        above = syscalls.openat2(root, parent or ".", os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+        try:
+            if is_directory:
+                os.mkdir(name, 0o755, dir_fd=above)
+            else:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=above))
+        finally:
+            os.close(above)
+
+
+@contextmanager
+def _acting_as(first_id: int) -> Iterator[None]:
+    """Make files as the job's root: host root has no id in the mapped disk (EOVERFLOW)."""
+    os.setegid(first_id)
+    os.seteuid(first_id)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)

@@ -1,0 +1,238 @@
+"""The small operations a container is made of: each says what it does (`describe`) and does it (`apply`).
+
+A container's set-up is a list of them, so that `dayfly run --debug` prints the plan and a failure names its step.
+Relative paths are below the stage (see `rootfs.py`), the directory that init stands in until it pivots.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime import syscalls as sys
+
+
+class Operation(Protocol):
+    """One step of a container's set-up."""
+
+    def describe(self) -> str: ...
+
+    def apply(self) -> None: ...
+
+
+def perform(operations: Iterable[Operation]) -> None:
+    """Apply each operation in order. Raises `HostError` naming the one that failed."""
+    for operation in operations:
+        try:
+            operation.apply()
+        except OSError as error:
+            raise HostError(operation.describe(), error.filename, error.errno, remedy_for(error)) from error
+
+
+def remedy_for(error: OSError) -> str | None:
+    """What a person can do about a failed system call, where the number alone tells."""
+    return _REMEDIES.get(error.errno or 0)
+
+
+_REMEDIES = {
+    1: "run the worker as root, or see what `dayfly doctor` says this host lacks",
+    19: "this kernel lacks the file system; see `dayfly doctor`",
+    28: "the disk that holds DAYFLY_HOME is full; free space, or set DAYFLY_HOME elsewhere",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Stop mounts made here from reaching the host; the host's own unmounts still arrive, so none is pinned."""
+
+    def describe(self) -> str:
+        return "make every mount of the new namespace a slave of the host's"
+
+    def apply(self) -> None:
+        sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Attach a detached mount."""
+
+    fd: int
+    target: str
+
+    def describe(self) -> str:
+        return f"attach the job's disk at {self.target}"
+
+    def apply(self) -> None:
+        sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
+
+
+@dataclass(frozen=True, slots=True)
+class MapTree:
+    """Show a host tree at `target` with its owners mapped into the job's range, read-only."""
+
+    source: str
+    target: str
+    user_namespace: int
+
+    def describe(self) -> str:
+        return f"map the owners of {self.source} into the job's id range"
+
+    def apply(self) -> None:
+        tree = sys.open_tree(sys.AT_FDCWD, self.source, sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC)
+        try:
+            attributes = sys.MOUNT_ATTR_IDMAP | sys.MOUNT_ATTR_RDONLY
+            sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, attributes, userns_fd=self.user_namespace)
+            sys.move_mount(tree, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
+        finally:
+            os.close(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Mount a copy-on-write view of `lower` (the top layer first) whose writes go to `upper`.
+
+    `volatile` (overlayfs.rst): the job's fsync need not reach the disk, since nothing of it outlives a power cut.
+    """
+
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+    target: str
+
+    def describe(self) -> str:
+        return f"mount an overlay of {len(self.lower)} layers at {self.target}"
+
+    def apply(self) -> None:
+        layers = ":".join(self.lower)
+        options = f"lowerdir={layers},upperdir={self.upper},workdir={self.work},volatile,xino=off"
+        sys.mount("overlay", self.target, "overlay", sys.MS_NODEV, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Mount a new file system."""
+
+    kind: str
+    target: str
+    flags: int
+    options: str | None = None
+
+    def describe(self) -> str:
+        return f"mount {self.kind} at {self.target}"
+
+    def apply(self) -> None:
+        sys.mount(self.kind, self.target, self.kind, self.flags, self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Show `source` at `target` too."""
+
+    source: str
+    target: str
+
+    def describe(self) -> str:
+        return f"bind {self.source} to {self.target}"
+
+    def apply(self) -> None:
+        sys.mount(self.source, self.target, None, sys.MS_BIND)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """Make a directory."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make the directory {self.path}"
+
+    def apply(self) -> None:
+        os.mkdir(self.path, 0o755)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Make a character device that anyone in the container may use."""
+
+    path: str
+    major: int
+    minor: int
+    owner: int
+
+    def describe(self) -> str:
+        return f"make the device {self.path}"
+
+    def apply(self) -> None:
+        os.mknod(self.path, 0o020666, os.makedev(self.major, self.minor))
+        os.chown(self.path, self.owner, self.owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Symlink:
+    """Make a symbolic link."""
+
+    path: str
+    to: str
+
+    def describe(self) -> str:
+        return f"link {self.path} to {self.to}"
+
+    def apply(self) -> None:
+        os.symlink(self.to, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Hide a path of /proc or /sys: a file behind an empty device, a directory behind an empty read-only one.
+
+    A path that this kernel does not have needs no mask.
+    """
+
+    path: str
+    null: str
+    empty: str
+
+    def describe(self) -> str:
+        return f"mask {self.path}"
+
+    def apply(self) -> None:
+        with suppress(FileNotFoundError):
+            try:
+                sys.mount(self.null, self.path, None, sys.MS_BIND)
+            except NotADirectoryError:
+                sys.mount(self.empty, self.path, None, sys.MS_BIND)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnly:
+    """Make a path of /proc read-only, keeping the flags its mount has."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make {self.path} read-only"
+
+    def apply(self) -> None:
+        with suppress(FileNotFoundError):  # not every kernel has each of them
+            sys.mount(self.path, self.path, None, sys.MS_BIND | sys.MS_REC)
+            flags = sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC
+            sys.mount(None, self.path, None, sys.MS_REMOUNT | sys.MS_BIND | sys.MS_RDONLY | flags)
+
+
+@dataclass(frozen=True, slots=True)
+class PivotRoot:
+    """Make `root` the root, and let go of the host's tree (pivot_root(2), "." over ".")."""
+
+    root: str
+
+    def describe(self) -> str:
+        return f"pivot into {self.root}"
+
+    def apply(self) -> None:
+        os.chdir(self.root)
+        sys.pivot_root(".", ".")
+        sys.umount2(".", sys.MNT_DETACH)
+        os.chdir("/")

@@ -1,0 +1,148 @@
+"""The file tree of a container, as the list of operations that builds it from a shape.
+
+The stage is one directory of empty mount points below DAYFLY_HOME, made once. Every container mounts on the same
+points, each in a mount namespace of its own, so nothing of it can be seen or left outside:
+
+    disk    the job's disk, with the upper directories of every overlay
+    l0 …    the image's layers, owners mapped into the job's id range
+    t0 …    the host's trees (image `host`), likewise
+    empty   an empty read-only directory that hides other directories
+    dir     the directory below /workspace, likewise mapped
+    root    the container's root
+
+Names are short and relative because overlay's options must fit one page (mount(2)).
+"""
+
+import os
+
+from dayfly.runtime.disk_template import Directory
+from dayfly.runtime.operations import (
+    Attach,
+    Bind,
+    Detach,
+    Device,
+    MakeDirectory,
+    MapTree,
+    Mask,
+    Mount,
+    Operation,
+    Overlay,
+    ReadOnly,
+    Symlink,
+)
+from dayfly.runtime.shape import Shape
+from dayfly.runtime.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME
+
+MAX_LAYERS = 128  # overlay itself takes 500; Docker stops at 127
+
+_SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+# Docker's lists (moby, daemon/pkg/oci/defaults.go): what tells a job about the host, or lets it reach the kernel.
+_MASKED = (
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+)
+_READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+_TTY_GROUP = 5  # Debian's and Docker's gid of the group tty
+
+
+def make_stage(home: str) -> str:
+    """Make the stage below `home` and return its path."""
+    stage = f"{home}/stage"
+    names = ["disk", "empty", "dir", "root", *(f"l{i}" for i in range(MAX_LAYERS)), *(f"t{i}" for i in range(8))]
+    for name in names:
+        os.makedirs(f"{stage}/{name}", 0o700, exist_ok=True)
+    return stage
+
+
+def layout(host_trees: tuple[str, ...]) -> tuple[Directory, ...]:
+    """The directories a fresh disk has: an upper and a work directory for each overlay, and in the root's upper the
+    points that the container mounts on.
+
+    Being in the *upper*, those cover whatever the image has there: a symlink at /proc or /dev (CVE-2019-19921,
+    CVE-2026-41579) is simply hidden.
+    """
+    plain = ["root", "root/upper", "root/work", "workspace", "workspace/upper", "workspace/work"]
+    points = [f"root/upper/{point}" for point in ("proc", "sys", "dev", "workspace")]
+    trees = ["trees"] if host_trees else []
+    for index, tree in enumerate(host_trees):
+        trees += [f"trees/{index}", f"trees/{index}/upper", f"trees/{index}/work", f"root/upper{tree}"]
+    return (*(Directory(name) for name in [*plain, *points, *trees]), Directory("root/upper/tmp", 0o1777))
+
+
+def tree_operations(shape: Shape, disk_fd: int, user_namespace: int) -> list[Operation]:
+    """Build the root: disk, layers, overlays. To be applied in the stage by a host-root process."""
+    layers = tuple(f"l{index}" for index in range(len(shape.image_layers)))
+    operations: list[Operation] = [Detach(), Attach(disk_fd, "disk")]
+    operations += [
+        MapTree(source, point, user_namespace) for source, point in zip(shape.image_layers, layers, strict=True)
+    ]
+    operations.append(Overlay(layers, "disk/root/upper", "disk/root/work", "root"))
+    for index, tree in enumerate(shape.host_trees):
+        operations.append(MapTree(tree, f"t{index}", user_namespace))
+        upper, work = f"disk/trees/{index}/upper", f"disk/trees/{index}/work"
+        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}"))
+    operations.append(Bind("disk/workspace/upper", "root/workspace"))
+    return operations
+
+
+def kernel_operations(shape: Shape, owner: int, has_cgroup2: bool) -> list[Operation]:
+    """Build /dev, /proc and /sys. To be applied by PID 1 after it joined its net and ipc namespaces."""
+    return [*_device_operations(shape, owner), *_proc_operations(), *_sys_operations(has_cgroup2), *_masks()]
+
+
+def _device_operations(shape: Shape, owner: int) -> list[Operation]:
+    own = f"uid={owner},gid={owner}"
+    operations: list[Operation] = [
+        Mount("tmpfs", "root/dev", MS_NOSUID | MS_STRICTATIME, f"mode=755,size=64k,{own}"),
+        *(Device(f"root/dev/{name}", major, minor, owner) for name, major, minor in _DEVICES),
+        *(Symlink(f"root/dev/{name}", to) for name, to in _LINKS),
+        *(MakeDirectory(f"root/dev/{name}") for name in ("pts", "shm", "mqueue")),
+        Mount("devpts", "root/dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(owner)),
+        Mount("tmpfs", "root/dev/shm", _SAFE, f"mode=1777,size={shape.shm_bytes},{own}"),
+        Mount("mqueue", "root/dev/mqueue", _SAFE),
+    ]
+    return operations
+
+
+def _devpts_options(owner: int) -> str:
+    return f"newinstance,ptmxmode=0666,mode=0620,gid={owner + _TTY_GROUP}"
+
+
+def _proc_operations() -> list[Operation]:
+    return [Mount("proc", "root/proc", _SAFE), *(ReadOnly(f"root/{path}") for path in _READ_ONLY)]
+
+
+def _sys_operations(has_cgroup2: bool) -> list[Operation]:
+    operations: list[Operation] = [Mount("sysfs", "root/sys", _SAFE | MS_RDONLY)]
+    if has_cgroup2:
+        operations.append(Mount("cgroup2", "root/sys/fs/cgroup", _SAFE | MS_RDONLY))
+    return operations
+
+
+def _masks() -> list[Operation]:
+    masked = [*_MASKED, *_thermal_throttles()]
+    empty = Mount("tmpfs", "empty", _SAFE | MS_RDONLY, "size=4k,mode=755")
+    return [empty, *(Mask(f"root/{path}", "root/dev/null", "empty") for path in masked)]
+
+
+def _thermal_throttles() -> list[str]:
+    cpus = f"{os.sysconf('SC_NPROCESSORS_CONF')}"
+    return [f"sys/devices/system/cpu/cpu{index}/thermal_throttle" for index in range(int(cpus))]
