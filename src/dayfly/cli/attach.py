@@ -1,0 +1,30 @@
+"""`dayfly attach`: follow a job that runs already."""
+
+import click
+
+from dayfly.cli.reach import id_argument, quiet_option, reach, url_option
+from dayfly.cli.say import say
+
+
+@click.command(name="attach")
+@id_argument
+@click.option("-t", "--timestamps", is_flag=True, help="Put the time before each line.")
+@quiet_option
+@url_option
+def command(job_id: str, timestamps: bool, url: str | None) -> int:
+    """Follow a job from its first line and end with its exit code. Ctrl-C detaches: the job goes on, we end with 0."""
+    from dayfly.cli.follow import Streams
+    from dayfly.cli.following import copy_log, patiently, report
+    from dayfly.jobs.state import exit_code_of
+
+    with reach(url) as client:
+        job = client.job(job_id)
+        streams = Streams(has_times=timestamps)
+        try:
+            patiently(lambda: copy_log(job, streams))
+            result = patiently(job.result)
+        except KeyboardInterrupt:
+            say(f"detached; job {job.id} goes on")
+            return 0
+    report(result)
+    return exit_code_of(result)

@@ -1,0 +1,139 @@
+"""The Python API: submit jobs and wait for them. Synchronous; every method may raise a QueueError."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dayfly.address import find_address
+from dayfly.companion import Companion
+from dayfly.config import load
+from dayfly.directory import frozen, live
+from dayfly.home import remember_last
+from dayfly.job import Job
+from dayfly.jobs.door import read_job
+from dayfly.jobs.spec import JobSpec
+from dayfly.queue.connection import connect
+from dayfly.queue.logs import LogStream
+from dayfly.queue.producer import Producer
+from dayfly.queue.records import Records
+from dayfly.settings import store_directory
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dayfly.jobs.result import Result
+    from dayfly.worker.store import FileStore
+
+
+class Client:
+    """A connection to one Redis: `url`, else DAYFLY_URL, DAYFLY_REDIS_URL, the configuration, the embedded stack."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self._settings = load({"client.url": url})
+        self.address = find_address(self._settings)
+        if self.address.stack is not None:
+            self.address.stack.ensure()
+        self._redis = connect(self.address.url)
+        self.producer = Producer(self._redis)
+        self.records = Records(self._redis)
+        self.log_stream = LogStream(self._redis)
+
+    def submit(self, spec: JobSpec | Mapping[str, Any] | None = None, /, **fields: Any) -> Job:
+        """Put one job into its queue. A directory that is only named is frozen first. Raises SpecError."""
+        return self.enqueue(_read(spec, fields, is_live=False))
+
+    def submit_many(self, specs: Iterable[JobSpec | Mapping[str, Any]]) -> list[Job]:
+        """Put many jobs into their queues in pipelined round trips. All are read before the first one is sent."""
+        read = [_read(spec, {}, is_live=False) for spec in specs]
+        return [Job(self, job_id) for job_id in self.producer.submit_many(read)]
+
+    def run(self, spec: JobSpec | Mapping[str, Any] | None = None, /, *, check: bool = False, **fields: Any) -> Result:
+        """Run one job and wait for its end; `dir` is mounted live. `check` raises JobFailed as subprocess.run does.
+
+        While it waits this process keeps the job alive: without it the job is cancelled after 30 seconds. Whatever
+        interrupts the wait (Ctrl-C) cancels the job.
+        """
+        job = self.enqueue(_read(spec, fields, is_live=True), is_leased=True)
+        result = self._wait_beside(job)
+        if check:
+            result.check()
+        return result
+
+    def job(self, job_id: str) -> Job:
+        """A job by its id, a unique prefix of it, or `@last`. Raises JobNotFound, AmbiguousId."""
+        return Job(self, self.find(job_id))
+
+    def enqueue(self, spec: JobSpec, *, is_leased: bool = False) -> Job:
+        """Put a job that has been read into its queue, and make it `@last`."""
+        job_id = self.producer.submit(spec, client_lease=is_leased)
+        remember_last(job_id)
+        return Job(self, job_id)
+
+    def find(self, text: str) -> str:
+        from dayfly.home import last_job
+        from dayfly.jobs.errors import JobNotFound
+
+        if text == "@last":
+            last = last_job()
+            if last is None:
+                raise JobNotFound(text, "no job was submitted from here yet")
+            return last
+        return self.records.find(text.upper())
+
+    def store(self) -> FileStore:
+        from dayfly.worker.store import FileStore
+
+        return FileStore(store_directory(self._settings))
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _wait_beside(self, job: Job) -> Result:
+        """Wait for `job` with a companion; an exception on the way (Ctrl-C, a dead stack) cancels it."""
+        failures: list[DayflyError] = []
+        try:
+            with Companion(
+                self.producer, [job.id], stack=self.address.stack, is_leased=True, failed=failures.append
+            ) as companion:
+                while True:
+                    try:
+                        return job.wait(timeout=1.0 if self.address.stack is not None else None)
+                    except TimeoutError:
+                        if failures:
+                            raise failures[0] from None
+        except BaseException:
+            with contextlib.suppress(QueueError):  # the first error is the one to tell
+                job.cancel()
+            raise
+
+
+def submit(spec: JobSpec | Mapping[str, Any] | None = None, /, **fields: Any) -> Job:
+    """`Client.submit` of the default client."""
+    return _default().submit(spec, **fields)
+
+
+def run(spec: JobSpec | Mapping[str, Any] | None = None, /, *, check: bool = False, **fields: Any) -> Result:
+    """`Client.run` of the default client."""
+    return _default().run(spec, check=check, **fields)
+
+
+def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
+    """Each job once, as it finishes. Raises TimeoutError when not all have within `timeout` seconds."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    waiting: dict[Client, dict[str, Job]] = {}
+    for job in jobs:
+        waiting.setdefault(job.client, {})[job.id] = job
+    # One client after the other: nearly always there is one.
+    for client, by_id in waiting.items():
+        for job_id in client.records.finished(by_id, deadline):
+            yield by_id[job_id]

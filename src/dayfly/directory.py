@@ -1,0 +1,48 @@
+"""The directory that a job gets: mounted live where it lies, or frozen into a bundle that no later edit reaches."""
+
+import os
+import stat
+from typing import Any
+
+from dayfly.jobs.errors import SpecError
+
+
+def live(path: str) -> dict[str, Any]:
+    """The document's `dir` for a directory of this host: named by host, path, device and inode. Raises SpecError."""
+    from dayfly.worker.host import host_id
+
+    absolute = _absolute(path)
+    found = os.stat(absolute)
+    return {"path": absolute, "host": host_id(), "device": found.st_dev, "inode": found.st_ino}
+
+
+def frozen(path: str) -> dict[str, Any]:
+    """The document's `dir` for what the directory holds now. Raises SpecError, HostError."""
+    from dayfly.home import home
+    from dayfly.runtime.bundle import freeze
+
+    return {"bundle": freeze(_absolute(path), home() / "bundles")}
+
+
+def default() -> tuple[str | None, str | None]:
+    """What `run` takes when nobody says: the current directory, or none and why."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        return None, "the current directory is gone: the job gets none"
+    if here == "/":
+        return None, "the current directory is /: the job gets none (--dir / gives it)"
+    if os.path.realpath(os.path.expanduser("~")) == here:
+        return None, f"the current directory is your home {here}: the job gets none (--dir . gives it)"
+    return here, None
+
+
+def _absolute(path: str) -> str:
+    absolute = os.path.realpath(path)
+    try:
+        is_directory = stat.S_ISDIR(os.stat(absolute).st_mode)
+    except OSError as error:
+        raise SpecError("dir", f"cannot use {path}: {error.strerror}") from error
+    if not is_directory:
+        raise SpecError("dir", f"{path} is not a directory")
+    return absolute
