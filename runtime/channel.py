@@ -46,7 +46,7 @@ class Channel:
         (read_a, write_b), (read_b, write_a) = os.pipe(), os.pipe()
         return cls(read_a, write_a), cls(read_b, write_b)
 
-    def send(self, message: Message, **fields: Any) -> None:
+    def send(self, message: Message, /, **fields: Any) -> None:
         """Send one message, whole."""
         body = json.dumps(fields).encode() if fields else b""
         remaining = memoryview(_HEADER.pack(message, len(body)) + body)

@@ -31,24 +31,19 @@ What a SIGKILL of the keeper leaves: init and all its processes die (PR_SET_PDEA
 loop device go with the descriptors. The control group's directories stay, by the token's name, for the sweeper.
 """
 
-import errno
-import os
-import signal
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
-from dayfly.jobs.errors import HostError
-from dayfly.runtime import init, syscalls
+from dayfly.runtime import syscalls
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
-from dayfly.runtime.channel import Channel, Message
+from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
 from dayfly.runtime.disk import Disk, open_disk
 from dayfly.runtime.idrange import IdRange
+from dayfly.runtime.init import Birthright
+from dayfly.runtime.init_process import InitProcess, Refusal
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.rootfs import layout
 from dayfly.runtime.shape import ContainerPlan, Shape
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,169 +56,84 @@ class Host:
     seccomp_filter: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The command was not executed, and that is the job's fault: errno and a sentence."""
-
-    errno: int
-    message: str
-
-    @property
-    def exit_code(self) -> int:
-        """127 not found, 126 not executable, as a shell has it."""
-        return 127 if self.errno in (errno.ENOENT, errno.ENOTDIR) else 126
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How the command ended; `is_alone` when no other process of the job was left. None of both: init was killed."""
-
-    exit_code: int | None
-    signal: int | None
-    is_alone: bool
-
-
 class Container:
-    """One container. `discard` is safe from any state and more than once."""
+    """One container. What it is made of is released in the reverse order by `discard`, which may be called twice."""
 
-    def __init__(self, host: Host, shape: Shape) -> None:
-        self.host = host
+    def __init__(self, shape: Shape, cgroup: Cgroup, disk: Disk, init: InitProcess, parts: ExitStack) -> None:
         self.shape = shape
-        self.ids: IdRange | None = None
-        self.namespaces: Namespaces | None = None
-        self.cgroup: Cgroup | None = None
-        self.disk: Disk | None = None
-        self.init_pid: int | None = None
-        self.channel: Channel | None = None
-        self.stdout = self.stderr = -1
+        self.disk = disk
+        self.init = init
+        self._cgroup = cgroup
+        self._parts = parts
+        self.effective = cgroup.effective()
+        self._before = cgroup.usage()
 
     @classmethod
     def prepare(cls, host: Host, shape: Shape, token: str) -> "Container":
         """Make a container of `shape` whose control group is `token`, up to its waiting init. Raises `HostError`."""
-        container = cls(host, shape)
-        try:
-            container._prepare(token)
-        except BaseException:
-            container.discard()
-            raise
-        return container
+        with ExitStack() as parts:
+            ids = IdRange.acquire()
+            parts.callback(ids.release)
+            cgroup = host.hierarchy.create(token)
+            parts.callback(cgroup.discard)
+            cgroup.apply(shape.quotas)
+            disk = open_disk(host.home, shape.disk_bytes or 0, token, layout(shape.host_trees))
+            parts.callback(disk.close)
+            namespaces = Namespaces.make(ids.first, shape.network)
+            parts.callback(namespaces.close)
+            _map_owners(disk, namespaces)
+            init = InitProcess.fork(
+                host.stage,
+                Birthright(
+                    shape=shape,
+                    first_id=ids.first,
+                    disk_fd=disk.mount_fd,
+                    namespaces=namespaces,
+                    cgroup=cgroup,
+                    has_cgroup2=host.hierarchy.version == 2,
+                    seccomp_filter=host.seccomp_filter,
+                ),
+            )
+            parts.callback(init.close)
+            init.await_ready()
+            return cls(shape, cgroup, disk, init, parts.pop_all())
 
     def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
         """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed."""
-        channel = _present(self.channel)
-        channel.send(Message.START, plan=plan.to_json(), stop_signal=stop_signal)
-        message, fields = self._receive()
-        if message is Message.REFUSED:
-            return Refusal(fields["errno"], fields["message"])
-        return None
+        return self.init.start(plan, stop_signal)
 
-    def end(self) -> End:
-        """The command's end; blocks until the channel is readable."""
-        message = _present(self.channel).receive()
-        if message is None or message[0] is not Message.EXITED:
-            return End(None, None, is_alone=False)
-        code = message[1]["code"]
-        return End(code if code >= 0 else None, -code if code < 0 else None, message[1]["alone"])
+    def current(self) -> Sample:
+        """Cheap readings of this moment; the disk's free space is noted too."""
+        self.disk.look()
+        return self._cgroup.current()
 
-    def stop(self) -> None:
-        """Ask the command to end: init passes the stop signal on."""
-        self._signal(signal.SIGTERM)
+    def usage(self) -> Usage:
+        """What the job used; the processor time of the preparation is not the job's."""
+        now = self._cgroup.usage()
+        return replace(
+            now,
+            cpu_user_seconds=_difference(now.cpu_user_seconds, self._before.cpu_user_seconds),
+            cpu_system_seconds=_difference(now.cpu_system_seconds, self._before.cpu_system_seconds),
+        )
 
-    def kill(self) -> None:
-        """End every process of the job: the death of PID 1 is the death of the namespace."""
-        self._signal(signal.SIGKILL)
+    def oom(self) -> Oom:
+        """What the kernel killed for the job's memory limit."""
+        return self._cgroup.oom()
 
-    def reap(self) -> None:
-        """Wait until init is gone, and so every process of the job."""
-        if self.init_pid is not None:
-            os.waitpid(self.init_pid, 0)
-            self.init_pid = None
+    def pressure(self) -> Pressure | None:
+        """Time the job was stalled, where this kernel tells."""
+        return self._cgroup.pressure()
 
     def discard(self) -> None:
-        """Kill, unmount, free. What is written and not collected is lost, which is the point of it."""
-        self.kill()
-        self.reap()
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
-        for fd in (self.stdout, self.stderr):
-            if fd >= 0:
-                os.close(fd)
-        self.stdout = self.stderr = -1
-        if self.namespaces is not None:
-            self.namespaces.close()
-        if self.disk is not None:
-            self.disk.close()
-        if self.cgroup is not None:
-            self.cgroup.discard()
-        if self.ids is not None:
-            self.ids.release()
-            self.ids = None
-
-    def _prepare(self, token: str) -> None:
-        self.ids = IdRange.acquire()
-        self.cgroup = self.host.hierarchy.create(token)
-        self.cgroup.apply(self.shape.quotas)
-        self.disk = open_disk(self.host.home, self.shape.disk_bytes or 0, token, layout(self.shape.host_trees))
-        self.namespaces = Namespaces.make(self.ids.first, self.shape.network)
-        attributes = syscalls.MOUNT_ATTR_IDMAP
-        syscalls.mount_setattr(
-            self.disk.mount_fd, "", syscalls.AT_EMPTY_PATH, attributes, userns_fd=self.namespaces.user
-        )
-        self._fork_init()
-        self._receive()
-
-    def _fork_init(self) -> None:
-        """Fork PID 1. Only children are born into the new PID namespace, so the keeper itself stays where it is."""
-        own, inits = Channel.pair()
-        self.stdout, stdout = os.pipe()
-        self.stderr, stderr = os.pipe()
-        host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.unshare(syscalls.CLONE_NEWPID)
-            birthright = self._birthright(stdout, stderr)
-            self.init_pid = os.fork()
-            if self.init_pid == 0:
-                init.run(birthright, inits)
-            self.channel = own
-            syscalls.setns(host_pids, syscalls.CLONE_NEWPID)
-        finally:
-            os.close(host_pids)
-            inits.close()
-            os.close(stdout)
-            os.close(stderr)
-
-    def _birthright(self, stdout: int, stderr: int) -> init.Birthright:
-        return init.Birthright(
-            stage=self.host.stage,
-            shape=self.shape,
-            first_id=_present(self.ids).first,
-            disk_fd=_present(self.disk).mount_fd,
-            namespaces=_present(self.namespaces),
-            cgroup=_present(self.cgroup),
-            has_cgroup2=self.host.hierarchy.version == 2,
-            seccomp_filter=self.host.seccomp_filter,
-            stdout=stdout,
-            stderr=stderr,
-        )
-
-    def _receive(self) -> tuple[Message, dict[str, Any]]:
-        """The next message; a fault of init is raised here."""
-        received = _present(self.channel).receive()
-        if received is None:
-            raise HostError("set up the container", reason="its init died before the job began")
-        message, fields = received
-        if message is Message.FAULT:
-            raise HostError(fields["step"], fields["path"], fields["errno"], fields["remedy"], reason=fields["reason"])
-        return message, fields
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.init_pid is not None:
-            with suppress(ProcessLookupError):  # it has ended; it is not reaped yet, so the pid is still its own
-                os.kill(self.init_pid, number)
+        """Kill, unmount, free. What was written and not collected is lost, which is the point of it."""
+        self._parts.close()
 
 
-def _present(value: _T | None) -> _T:
-    if value is None:
-        raise HostError("use the container", reason="it was discarded")
-    return value
+def _map_owners(disk: Disk, namespaces: Namespaces) -> None:
+    """Ids on the disk are those the job sees, so that a frozen upper fits any later range."""
+    flags = syscalls.MOUNT_ATTR_IDMAP
+    syscalls.mount_setattr(disk.mount_fd, "", syscalls.AT_EMPTY_PATH, flags, userns_fd=namespaces.user)
+
+
+def _difference(now: float | None, before: float | None) -> float | None:
+    return None if now is None or before is None else max(0.0, now - before)

@@ -10,7 +10,7 @@ import os
 from dayfly.jobs.errors import HostError
 
 RANGE_SIZE = 65536
-# Inside the block that systemd's UIDS-GIDS document leaves to containers (524288 – 1879048191), above the ranges
+# Inside the block that systemd's UIDS-GIDS document leaves to containers (524288 to 1879048191), above the ranges
 # that useradd hands out in /etc/subuid.
 _FIRST_ID = 0x50000000
 _RANGES = 8192

@@ -30,7 +30,6 @@ from dayfly.runtime.shape import ContainerPlan, Process, Shape
 class Birthright:
     """What init inherits from the keeper, by descriptor and by value."""
 
-    stage: str
     shape: Shape
     first_id: int
     disk_fd: int
@@ -38,11 +37,9 @@ class Birthright:
     cgroup: Cgroup
     has_cgroup2: bool
     seccomp_filter: bytes
-    stdout: int
-    stderr: int
 
 
-class CannotExecute(Exception):
+class NotExecutableError(Exception):
     """The command is not there (127) or cannot be executed (126): the job's fault."""
 
     def __init__(self, number: int, message: str) -> None:
@@ -51,16 +48,16 @@ class CannotExecute(Exception):
         self.message = message
 
 
-def run(birthright: Birthright, channel: Channel) -> NoReturn:
+def run(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> NoReturn:
     """The whole life of PID 1. Tells the keeper of any fault and leaves by `os._exit`."""
     try:
-        _prepare(birthright, channel)
+        _prepare(stage, own, channel, output)
         channel.send(Message.READY)
         start = channel.receive()
         if start is not None:
-            _live(birthright, channel, ContainerPlan.from_json(start[1]["plan"]), start[1]["stop_signal"])
-    except CannotExecute as refusal:
-        channel.send(Message.REFUSED, errno=refusal.number, message=refusal.message)
+            _live(own, channel, output, ContainerPlan.from_json(start[1]["plan"]), start[1]["stop_signal"])
+    except NotExecutableError as refusal:
+        channel.send(Message.REFUSED, errno=refusal.number, reason=refusal.message)
     except HostError as error:
         channel.send(Message.FAULT, **_fault(error))
     except OSError as error:
@@ -73,31 +70,31 @@ def _fault(error: HostError) -> dict[str, Any]:
     return {name: getattr(error, name) for name in ("step", "path", "errno", "remedy", "reason")}
 
 
-def _prepare(own: Birthright, channel: Channel) -> None:
+def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> None:
     """All that does not depend on the job."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     own.cgroup.join_self()
-    _close_all_but(channel.read_fd, channel.write_fd, own.disk_fd, own.stdout, own.stderr, *own.namespaces.fds.values())
+    _close_all_but(channel.read_fd, channel.write_fd, own.disk_fd, *output, *own.namespaces.fds.values())
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)
-    os.chdir(own.stage)
+    os.chdir(stage)
     perform(tree_operations(own.shape, own.disk_fd, own.namespaces.user))
     own.namespaces.enter("net", "ipc", "uts")
     perform(kernel_operations(own.shape, own.first_id, own.has_cgroup2))
     _limit_resources()
 
 
-def _live(own: Birthright, channel: Channel, plan: ContainerPlan, stop_signal: int) -> None:
+def _live(own: Birthright, channel: Channel, output: tuple[int, int], plan: ContainerPlan, stop_signal: int) -> None:
     """Become the job's root and user, run the command, report its end."""
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
     identity = _look_up(plan.process.user)
     perform([*input_operations(own.first_id, own.namespaces, plan, identity.uid), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
-    for pipe in (own.stdout, own.stderr):  # so that `>> /dev/stdout` works for the job's user
+    for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
     _become_container_root(own.namespaces)
     _enter(plan.process.cwd)
     _become(identity, own.seccomp_filter)
-    command = _spawn(plan, identity, stdin, own.stdout, own.stderr)
+    command = _spawn(plan, identity, stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
     channel.send(Message.SPAWNED)
     _report(channel, command)
@@ -124,8 +121,8 @@ def _limit_resources() -> None:
 def _look_up(user: str) -> users.Identity:
     try:
         return users.look_up(user, "root")
-    except users.UnknownUser as error:
-        raise CannotExecute(errno.EACCES, f"user {user!r}: {error}") from error
+    except users.UnknownUserError as error:
+        raise NotExecutableError(errno.EACCES, f"user {user!r}: {error}") from error
 
 
 def _become_container_root(namespaces: Namespaces) -> None:
@@ -143,9 +140,9 @@ def _enter(cwd: str) -> None:
         os.makedirs(cwd, exist_ok=True)
         os.chdir(cwd)
     except OSError as error:
-        raise CannotExecute(errno.EACCES, f"cannot enter the working directory {cwd}: {error.strerror}") from error
+        raise NotExecutableError(errno.EACCES, f"cannot enter the working directory {cwd}: {error.strerror}") from error
     if not os.getcwd().startswith("/"):
-        raise CannotExecute(errno.EACCES, f"the working directory {cwd} is outside the container")
+        raise NotExecutableError(errno.EACCES, f"the working directory {cwd} is outside the container")
 
 
 def _become(identity: users.Identity, seccomp_filter: bytes) -> None:
@@ -164,7 +161,7 @@ def _become(identity: users.Identity, seccomp_filter: bytes) -> None:
 
 
 def _spawn(plan: ContainerPlan, identity: users.Identity, stdin: int | None, stdout: int, stderr: int) -> int:
-    """Execute the command in a session of its own; returns its pid. Raises `CannotExecute`."""
+    """Execute the command in a session of its own; returns its pid. Raises `NotExecutableError`."""
     process = plan.process
     env = {"HOME": identity.home, **process.env}
     path = _search(process, env)
@@ -213,10 +210,10 @@ def _search(process: Process, env: dict[str, str]) -> str:
     raise _cannot(errno.EACCES if found else errno.ENOENT, name)
 
 
-def _cannot(number: int, name: str) -> CannotExecute:
+def _cannot(number: int, name: str) -> NotExecutableError:
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return CannotExecute(number, f"{name}: command not found in the container")
-    return CannotExecute(number, f"{name}: cannot be executed: {os.strerror(number)}")
+        return NotExecutableError(number, f"{name}: command not found in the container")
+    return NotExecutableError(number, f"{name}: cannot be executed: {os.strerror(number)}")
 
 
 def _pass_on(command: int, stop_signal: int) -> None:

@@ -15,7 +15,7 @@ _LARGEST_FILE = 1 << 20
 _LARGEST_ID = 65535  # the job's user namespace maps 65536 ids
 
 
-class UnknownUser(ValueError):
+class UnknownUserError(ValueError):
     """The image has no such user or group."""
 
 
@@ -33,7 +33,10 @@ ROOT = Identity(0, 0, (0,), "/root")
 
 
 def look_up(user: str, root: str) -> Identity:
-    """`name`, `uid`, `name:group`, `uid:gid` or nothing (root), as the tree at `root` has it. Raises `UnknownUser`."""
+    """`name`, `uid`, `name:group`, `uid:gid` or nothing (root), as the tree at `root` has it.
+
+    Raises `UnknownUserError`.
+    """
     if user in ("", "0", "root", "0:0"):
         return ROOT
     name, _, group = user.partition(":")
@@ -54,13 +57,13 @@ def _home(entry: list[str] | None) -> str:
 
 def _field(entry: list[str] | None, index: int, what: str) -> int:
     if entry is None:
-        raise UnknownUser(f"the image has no {what}")
+        raise UnknownUserError(f"the image has no {what}")
     return _number(entry[index])
 
 
 def _number(text: str) -> int:
     if not text.isdecimal() or len(text) > 5 or int(text) > _LARGEST_ID:
-        raise UnknownUser(f"the id {text[:32]} is not between 0 and {_LARGEST_ID}")
+        raise UnknownUserError(f"the id {text[:32]} is not between 0 and {_LARGEST_ID}")
     return int(text)
 
 
@@ -91,7 +94,7 @@ def _lines(root: str, path: str) -> list[str]:
     try:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > _LARGEST_FILE:
-            raise UnknownUser(f"the image's {path} is not a file of at most {_LARGEST_FILE} bytes")
+            raise UnknownUserError(f"the image's {path} is not a file of at most {_LARGEST_FILE} bytes")
         return os.read(fd, _LARGEST_FILE).decode(errors="replace").splitlines()
     finally:
         os.close(fd)

@@ -1,0 +1,127 @@
+"""init as its keeper sees it: fork it, start a job in it, stop it, hear its end, reap it."""
+
+import errno
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime import init, syscalls
+from dayfly.runtime.channel import Channel, Message
+from dayfly.runtime.shape import ContainerPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The command was not executed, and that is the job's fault: errno and a sentence."""
+
+    errno: int
+    message: str
+
+    @property
+    def exit_code(self) -> int:
+        """127 not found, 126 not executable, as a shell has it."""
+        return 127 if self.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How the command ended; `is_alone` when no other process of the job was left. init killed counts as SIGKILL."""
+
+    exit_code: int | None
+    signal: int | None
+    is_alone: bool
+
+
+class InitProcess:
+    """PID 1 of a container and the pipes to it; `close` is safe from any state and more than once."""
+
+    def __init__(self, pid: int, channel: Channel, stdout: int, stderr: int) -> None:
+        self.pid = pid
+        self.stdout = stdout
+        self.stderr = stderr
+        self._channel = channel
+        self._is_reaped = False
+        self._is_open = True
+
+    @classmethod
+    def fork(cls, stage: str, birthright: init.Birthright) -> "InitProcess":
+        """Fork PID 1. Only children are born into the new PID namespace, so the keeper itself stays where it is."""
+        own, inits = Channel.pair()
+        (stdout_r, stdout_w), (stderr_r, stderr_w) = os.pipe(), os.pipe()
+        host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+            pid = os.fork()
+            if pid == 0:
+                init.run(stage, birthright, inits, (stdout_w, stderr_w))
+            syscalls.setns(host_pids, syscalls.CLONE_NEWPID)
+        finally:
+            inits.close()
+            for fd in (host_pids, stdout_w, stderr_w):
+                os.close(fd)
+        return cls(pid, own, stdout_r, stderr_r)
+
+    @property
+    def end_fd(self) -> int:
+        """Readable when `end` will not block."""
+        return self._channel.read_fd
+
+    def await_ready(self) -> None:
+        """Wait until the root is built. Raises `HostError`."""
+        self._receive()
+
+    def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
+        """Run the plan's command; None when it has been executed. Raises `HostError`."""
+        self._channel.send(Message.START, plan=plan.to_json(), stop_signal=stop_signal)
+        message, fields = self._receive()
+        return Refusal(fields["errno"], fields["reason"]) if message is Message.REFUSED else None
+
+    def end(self) -> End:
+        """The command's end; blocks until `end_fd` is readable."""
+        received = self._channel.receive()
+        if received is None:
+            return End(None, signal.SIGKILL, is_alone=False)
+        code = received[1]["code"]
+        return End(code if code >= 0 else None, -code if code < 0 else None, received[1]["alone"])
+
+    def stop(self) -> None:
+        """Ask the command to end: init passes the stop signal on."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End every process of the job: the death of PID 1 is the death of its namespace (pid_namespaces(7))."""
+        self._signal(signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Wait until init is gone, and so every process of the job."""
+        if not self._is_reaped:
+            os.waitpid(self.pid, 0)
+            self._is_reaped = True
+
+    def close(self) -> None:
+        """Kill, reap, close the pipes."""
+        self.kill()
+        self.reap()
+        if self._is_open:
+            self._channel.close()
+            os.close(self.stdout)
+            os.close(self.stderr)
+            self._is_open = False
+
+    def _receive(self) -> tuple[Message, dict[str, Any]]:
+        """The next message; a fault of init is raised here."""
+        received = self._channel.receive()
+        if received is None:
+            raise HostError("set up the container", reason="its init died before the job began")
+        message, fields = received
+        if message is Message.FAULT:
+            raise HostError(fields["step"], fields["path"], fields["errno"], fields["remedy"], reason=fields["reason"])
+        return message, fields
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self._is_reaped:
+            with suppress(ProcessLookupError):  # dead, but not reaped yet, so the pid is still its own
+                os.kill(self.pid, number)

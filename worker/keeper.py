@@ -1,0 +1,74 @@
+"""The keeper: one small process per job, parent of its container.
+
+It prepares a container for a guessed shape, waits for "go", runs the job in it, and writes down how it ended. The agent
+may die and come back at any moment; the keeper does not notice. All it needs is in the job's directory, which it works
+in through a descriptor, since the agent renames it at "go".
+"""
+
+import fcntl
+import os
+import signal
+import time
+from typing import NoReturn
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime.container import Container, Host
+from dayfly.runtime.shape import Shape
+from dayfly.worker import record as records
+from dayfly.worker.ending import Ending
+from dayfly.worker.exit import Fault
+from dayfly.worker.jobdir import JobDirectory
+from dayfly.worker.record import Record
+from dayfly.worker.supervision import Supervision
+from dayfly.worker.title import set_title
+
+
+def main(host: Host, token: str, guess: Shape, control: int) -> NoReturn:
+    """The whole life of a keeper; never returns."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the launcher ignores it; waitpid needs it
+        set_title(f"dayfly: keeper {token}")
+        directory = JobDirectory.open(f"{host.home}/keepers/{token}")
+        _lock(directory)
+        _keep(host, token, guess, control, directory)
+    finally:
+        os._exit(0)
+
+
+def _lock(directory: JobDirectory) -> int:
+    """Hold the lock by which the agent knows this keeper: POSIX, since init would inherit one of flock(2)."""
+    fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
+    fcntl.lockf(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def _keep(host: Host, token: str, guess: Shape, control: int, directory: JobDirectory) -> None:
+    container = None
+    try:
+        container = Container.prepare(host, guess, token)
+        directory.mark("ready")
+        if not os.read(control, 3):
+            return  # the agent is gone, or needs us no more
+        record = Record.from_json(directory.read(records.NAME))
+        set_title(f"dayfly: keeper {record.job_id}")
+        if record.container.shape != guess:
+            container.discard()
+            container = Container.prepare(host, record.container.shape, token)
+        _run(container, record, directory)
+    except HostError as error:
+        _fail(directory, error)
+    finally:
+        if container is not None:
+            container.discard()
+
+
+def _run(container: Container, record: Record, directory: JobDirectory) -> None:
+    """The job itself. A fault of ours in the middle of it still ends with an exit that says so."""
+    ending = Ending(container, record, directory, image_ready_at=time.time())
+    supervision = Supervision(container, record, directory)
+    refusal = container.start(record.container, record.stop_signal)
+    ending.write(supervision.refused(refusal) if refusal else supervision.follow())
+
+
+def _fail(directory: JobDirectory, error: HostError) -> None:
+    directory.write_exit(cause="fault", fault=Fault(error.step, error.path, error.errno, error.message, error.remedy))

@@ -1,0 +1,167 @@
+"""A running job, followed by its keeper: output into the log, deadlines, stops, samples, and its end.
+
+One poll(2) loop over four descriptors: the job's two output pipes, init's channel, and a pipe that signals write to.
+Nothing here waits for the agent, Redis or a reader of the log.
+"""
+
+import json
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+
+from dayfly.runtime.container import Container
+from dayfly.runtime.init_process import End, Refusal
+from dayfly.worker.jobdir import JobDirectory
+from dayfly.worker.logfile import NOTE, STDERR, STDOUT, LogWriter
+from dayfly.worker.record import Record
+from dayfly.worker.samples import Samples
+
+_CHUNK = 64 << 10
+_DRAIN_SECONDS = 2.0  # for what is in the pipes after the job's death, though a stray process may hold them open
+_LEASE_MARGIN_SECONDS = 1.0  # to be dead when the lease ends, not to begin dying
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What supervision saw: why it ended, how the command did, when, and what was read meanwhile."""
+
+    cause: str
+    end: End
+    started_at: float | None
+    finished_at: float
+    samples: Samples
+    log: LogWriter
+    message: str | None = None
+    spawn_errno: int | None = None
+
+
+class Supervision:
+    """Make it before the job starts (a stop may come at any moment), then `follow` or `refused`."""
+
+    def __init__(self, container: Container, record: Record, directory: JobDirectory) -> None:
+        self._container = container
+        self._record = record
+        self._directory = directory
+        self._log = LogWriter(directory.fd, record.log_limit_bytes)
+        self._samples = Samples(container)
+        self._cause: str | None = None
+        self._kill_at: float | None = None
+        self._timeout_at: float | None = None
+        self._lease_until = self._read_lease()
+        self._poll = select.poll()
+        self._wakeup = _signals_to_pipe()
+        self._pipes = {container.init.stdout: STDOUT, container.init.stderr: STDERR}
+
+    def refused(self, refusal: Refusal) -> Outcome:
+        """The outcome of a command that could not be executed: the job's fault, told in its log too."""
+        self._log.write(NOTE, f"{refusal.message}\n".encode())
+        end = End(refusal.exit_code, None, is_alone=True)
+        return Outcome("exited", end, None, time.time(), self._samples, self._log, refusal.message, refusal.errno)
+
+    def follow(self) -> Outcome:
+        """Follow the job to its end."""
+        started_at = time.time()
+        self._directory.mark("running")
+        if self._record.timeout_seconds is not None:
+            self._timeout_at = time.monotonic() + self._record.timeout_seconds
+        for fd in (*self._pipes, self._wakeup, self._container.init.end_fd):
+            self._poll.register(fd, select.POLLIN)
+        end = self._until_end()
+        finished_at = time.time()
+        if not end.is_alone:
+            self._container.init.reap()  # every process of the job is dead from here on
+        self._drain()
+        return Outcome(self._cause or "exited", end, started_at, finished_at, self._samples, self._log)
+
+    def _until_end(self) -> End:
+        while True:
+            ready = self._poll.poll(self._milliseconds_to_next())
+            fds = {fd for fd, _ in ready}
+            for fd in fds & self._pipes.keys():
+                self._pump(fd)
+            if self._wakeup in fds:
+                self._heed_stop()
+            if self._container.init.end_fd in fds:
+                return self._container.init.end()
+            self._keep_time()
+
+    def _pump(self, fd: int) -> None:
+        chunk = os.read(fd, _CHUNK)
+        if chunk:
+            self._log.write(self._pipes[fd], chunk)
+        else:
+            self._poll.unregister(fd)
+            del self._pipes[fd]
+
+    def _drain(self) -> None:
+        """Read what is left in the pipes, which is all of it once no process holds them."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        for fd in (self._wakeup, self._container.init.end_fd):
+            self._poll.unregister(fd)
+        while self._pipes:
+            left = deadline - time.monotonic()
+            ready = self._poll.poll(max(0.0, left) * 1000)
+            for fd, _ in ready:
+                self._pump(fd)
+            if not ready or left < 0:
+                break
+        self._log.close()
+
+    def _heed_stop(self) -> None:
+        """SIGTERM: the agent has written why."""
+        os.read(self._wakeup, 4096)
+        try:
+            stop = json.loads(self._directory.read("stop"))
+        except FileNotFoundError:  # somebody's kill(1), not the agent's: it has no reason, so it is not heeded
+            return
+        self._stop(stop["reason"], is_urgent=stop["now"])
+
+    def _stop(self, cause: str, is_urgent: bool) -> None:
+        """Stop the job for `cause`; the first cause stands, a later stop can only be quicker."""
+        self._cause = self._cause or cause
+        if is_urgent:
+            self._container.init.kill()
+        elif self._kill_at is None:
+            self._container.init.stop()
+            self._kill_at = time.monotonic() + self._record.stop_grace_seconds
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if self._timeout_at is not None and now >= self._timeout_at:
+            self._timeout_at = None
+            self._stop("timed_out", is_urgent=False)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._container.init.kill()
+        if self._lease_left() <= 0:
+            self._lease_until = self._read_lease()
+            if self._lease_left() <= 0:
+                self._stop("lease_lost", is_urgent=True)
+        self._samples.take_if_due(now)
+
+    def _milliseconds_to_next(self) -> float:
+        now = time.monotonic()
+        waits = [at - now for at in (self._timeout_at, self._kill_at, self._samples.due_at) if at is not None]
+        return max(0.0, min(*waits, self._lease_left())) * 1000 + 1
+
+    def _lease_left(self) -> float:
+        """Seconds until the job must die, unless the agent has moved the lease on (CLOCK_BOOTTIME: counts suspend)."""
+        if self._lease_until is None:
+            return 3600.0
+        return self._lease_until - _LEASE_MARGIN_SECONDS - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def _read_lease(self) -> float | None:
+        try:
+            return int(self._directory.read("lease")) / 1000
+        except FileNotFoundError:  # no lease: the bench, not a queue, is our agent
+            return None
+
+
+def _signals_to_pipe() -> int:
+    """A descriptor that becomes readable when SIGTERM arrives."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    signal.signal(signal.SIGTERM, lambda received, frame: None)
+    return reader
