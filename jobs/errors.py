@@ -147,6 +147,7 @@ class HostError(DayflyError):
         self.step = step
         self.path = path
         self.errno = errno
+        self.reason = reason
 
 
 class Unsupported(HostError):

@@ -1,12 +1,11 @@
 """Capabilities of a job: Docker's default fourteen, and nothing in any other set.
 
-The order matters and is capabilities(7)'s: ambient is cleared first, then the bounding set is cut (needs CAP_SETPCAP),
-then permitted and effective are lowered. Inheritable stays empty, so that a file with inheritable capabilities gains
-nothing (CVE-2022-24769).
+The order matters and is capabilities(7)'s: the bounding set is cut first, since that needs CAP_SETPCAP; then the user
+is set; then permitted and effective are lowered. Inheritable becomes empty, so that a file with inheritable capabilities
+gains nothing (CVE-2022-24769), and ambient with it, which is never more than inheritable.
 """
 
 import errno
-import os
 from collections.abc import Iterable
 
 from dayfly.runtime import syscalls
@@ -40,17 +39,6 @@ def mask(names: Iterable[str]) -> int:
 DEFAULT_MASK = mask(DEFAULT)
 
 
-def drop_to(kept: int = DEFAULT_MASK) -> None:
-    """Cut bounding, permitted and effective of this thread down to the mask `kept`; ambient and inheritable empty.
-
-    For a thread whose user is not root only the bounding set keeps anything, as execve(2) would have it. Call it after
-    the user has been set; keep CAP_SETPCAP until then (setuid from root keeps nothing of permitted anyway).
-    """
-    syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
-    drop_bounding(kept)
-    lower(kept if os.geteuid() == 0 else 0)
-
-
 def drop_bounding(kept: int = DEFAULT_MASK) -> None:
     """Take from the bounding set what `kept` does not have. Needs CAP_SETPCAP, so it comes before the user changes.
 
@@ -68,5 +56,17 @@ def drop_bounding(kept: int = DEFAULT_MASK) -> None:
 
 
 def lower(kept: int) -> None:
-    """Set permitted and effective to `kept`, inheritable to nothing."""
+    """Set permitted and effective to `kept` (0 for a user who is not root), inheritable and so ambient to nothing."""
     syscalls.capset(kept, kept, 0)
+
+
+def make_files_as(first_id: int) -> None:
+    """Make and change files as the id `first_id` with all of host root's capabilities.
+
+    A disk with mapped owners has no place for host root's own id (EOVERFLOW), and overlay acts with the ids its mounter
+    had. setfsuid(2) lowers the capabilities over files, so they are raised again.
+    """
+    _, permitted, inheritable = syscalls.capget()
+    syscalls.setfsgid(first_id)
+    syscalls.setfsuid(first_id)
+    syscalls.capset(permitted, permitted, inheritable)

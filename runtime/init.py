@@ -77,6 +77,8 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     _close_all_but(channel.read_fd, channel.write_fd, own.disk_fd, *output, *own.namespaces.fds.values())
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)
     os.chdir(stage)
+    os.umask(0)
+    capabilities.make_files_as(own.first_id)
     perform(tree_operations(own.shape, own.disk_fd, own.namespaces.user))
     own.namespaces.enter("net", "ipc", "uts")
     perform(kernel_operations(own.shape, own.first_id, own.has_cgroup2))

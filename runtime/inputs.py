@@ -1,14 +1,12 @@
 """What a job is given beside its image: the directory below /workspace, and the operator's mounts.
 
 To be applied in the stage, before the pivot. Targets are resolved inside the container's root (openat2(2),
-RESOLVE_IN_ROOT), where nothing runs yet; new points are made as the job's root, which owns the overlay.
+RESOLVE_IN_ROOT), where nothing runs yet. init makes files as the job's root by then (capabilities.make_files_as).
 """
 
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dayfly.jobs.errors import HostError
@@ -26,7 +24,7 @@ def input_operations(first_id: int, namespaces: Namespaces, plan: ContainerPlan,
     operations: list[Operation] = []
     if plan.workspace is not None:
         operations += [
-            HideIgnored(plan.workspace.hidden, first_id),
+            HideIgnored(plan.workspace.hidden),
             GiveTree(plan.workspace, first_id, uid, namespaces),
             _WORKSPACE,
         ]
@@ -70,17 +68,15 @@ class HideIgnored:
     """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path."""
 
     paths: tuple[str, ...]
-    first_id: int
 
     def describe(self) -> str:
         return f"hide {len(self.paths)} ignored paths of the directory"
 
     def apply(self) -> None:
-        with _acting_as(self.first_id):
-            for path in self.paths:
-                whiteout = f"disk/workspace/upper/{path}"
-                os.makedirs(os.path.dirname(whiteout), exist_ok=True)
-                os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
+        for path in self.paths:
+            whiteout = f"disk/workspace/upper/{path}"
+            os.makedirs(os.path.dirname(whiteout), 0o755, exist_ok=True)
+            os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +94,7 @@ class GiveMount:
     def apply(self) -> None:
         source = os.open(self.request.source, os.O_PATH | os.O_CLOEXEC)
         is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
-        with _acting_as(self.first_id):
-            target = open_target(self.request.target, is_directory)
+        target = open_target(self.request.target, is_directory)
         try:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
@@ -172,15 +167,3 @@ def _ensure(root: int, path: str, is_directory: bool, resolve: int) -> None:
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=above))
         finally:
             os.close(above)
-
-
-@contextmanager
-def _acting_as(first_id: int) -> Iterator[None]:
-    """Make files as the job's root: host root has no id in the mapped disk (EOVERFLOW)."""
-    os.setegid(first_id)
-    os.seteuid(first_id)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)

@@ -160,14 +160,12 @@ class Device:
     path: str
     major: int
     minor: int
-    owner: int
 
     def describe(self) -> str:
         return f"make the device {self.path}"
 
     def apply(self) -> None:
         os.mknod(self.path, 0o020666, os.makedev(self.major, self.minor))
-        os.chown(self.path, self.owner, self.owner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def _device_operations(shape: Shape, owner: int) -> list[Operation]:
     own = f"uid={owner},gid={owner}"
     operations: list[Operation] = [
         Mount("tmpfs", "root/dev", MS_NOSUID | MS_STRICTATIME, f"mode=755,size=64k,{own}"),
-        *(Device(f"root/dev/{name}", major, minor, owner) for name, major, minor in _DEVICES),
+        *(Device(f"root/dev/{name}", major, minor) for name, major, minor in _DEVICES),
         *(Symlink(f"root/dev/{name}", to) for name, to in _LINKS),
         *(MakeDirectory(f"root/dev/{name}") for name in ("pts", "shm", "mqueue")),
         Mount("devpts", "root/dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(owner)),

@@ -27,6 +27,7 @@ _libc.capget.argtypes = (_ptr, _ptr)
 _libc.inotify_init1.argtypes = (_int,)
 _libc.inotify_add_watch.argtypes = (_int, _str, ctypes.c_uint32)
 _libc.inotify_rm_watch.argtypes = (_int, _int)
+_libc.syncfs.argtypes = (_int,)
 _libc.syscall.restype = _long
 
 # Numbers below 424 differ by architecture; from there on they are the same everywhere (asm-generic/unistd.h).
@@ -217,6 +218,25 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         raise _fail(None)
 
 
+def capget() -> tuple[int, int, int]:
+    """capget(2): the effective, permitted and inheritable sets of this thread, each a bit mask of 64 bits."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if _libc.capget(ctypes.byref(header), ctypes.byref(sets)) < 0:
+        raise _fail(None)
+    return sets[0] | sets[3] << 32, sets[1] | sets[4] << 32, sets[2] | sets[5] << 32
+
+
+def setfsuid(uid: int) -> None:
+    """setfsuid(2): whose files this thread makes. From root it lowers the capabilities over files, see the page."""
+    _libc.setfsuid(uid)
+
+
+def setfsgid(gid: int) -> None:
+    """setfsgid(2): the group of the files that this thread makes."""
+    _libc.setfsgid(gid)
+
+
 def keyctl(operation: int, arg2: int = 0) -> int:
     """keyctl(2) with one integer argument (0 stands for NULL)."""
     result: int = _libc.syscall(_long(_SYS_KEYCTL), _long(operation), _ulong(arg2))
@@ -258,4 +278,10 @@ def inotify_add_watch(fd: int, path: str, mask: int) -> int:
 def inotify_rm_watch(fd: int, watch: int) -> None:
     """inotify_rm_watch(2): end a watch."""
     if _libc.inotify_rm_watch(fd, watch) < 0:
+        raise _fail(None)
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write everything of the file system that holds `fd` to its disk."""
+    if _libc.syncfs(fd) < 0:
         raise _fail(None)
