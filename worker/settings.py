@@ -6,16 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dayfly.jobs.spec import (
+    DEFAULT_IMAGE,
+    DEFAULT_PIDS,
+    DEFAULT_QUEUE,
+    DEFAULT_SHM_BYTES,
+    DEFAULT_STOP_GRACE_SECONDS,
+    DEFAULT_TIMEOUT_SECONDS,
+)
+
 
 @dataclass(frozen=True)
 class JobDefaults:
     """What a job does not state, beside its share of the host (INTERFACE, "Documents")."""
 
-    image: str = "host"
-    timeout_seconds: float | None = 3600.0
-    stop_grace_seconds: float = 10.0
-    pids: int = 2048
-    shm_bytes: int = 64 << 20
+    image: str = DEFAULT_IMAGE
+    timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS
+    stop_grace_seconds: float = DEFAULT_STOP_GRACE_SECONDS
+    pids: int = DEFAULT_PIDS
+    shm_bytes: int = DEFAULT_SHM_BYTES
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class WorkerSettings:
     home: Path
     url: str
     name: str
-    queues: tuple[str, ...] = ("ci",)
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     slots: int | None = None
     cpus: float | None = None
     memory_bytes: int | None = None
@@ -53,6 +62,6 @@ class WorkerSettings:
         return self.store_directory or self.home / "store"
 
     @property
-    def cgroup_name(self) -> str:
-        """The directory below each controller's mount that holds this home's cgroups and nobody else's."""
-        return "dayfly-" + hashlib.sha256(os.fsencode(self.home)).hexdigest()[:8]
+    def cgroup_tag(self) -> str:
+        """What names this home's control groups, `dayfly-<tag>` below each controller, and nobody else's."""
+        return hashlib.sha256(os.fsencode(self.home)).hexdigest()[:8]
