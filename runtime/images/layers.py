@@ -1,0 +1,182 @@
+"""The unpacked layers of the store, and the places where they are made.
+
+    layers/<id>/tree         the layer in overlay's form; <id> is its OCI ChainID (of a bottom layer, its diff id)
+    layers/<id>/layer.json   its size and number of entries
+    staging/<token>/         what one import has unpacked so far; `lock` in it is held (flock) while the import lives
+    lock                     the store's lock (flock); who holds what is said at the head of store.py
+
+A layer's name covers all that lies below it, because its tree may: parents that its archive left out are made like
+those below, whiteouts are written only for what is there. It appears by one rename and is never changed. What is taken
+away is renamed into staging first, so that the slow deletion happens outside the lock and survives a crash.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+from dayfly.jobs.errors import ImageError
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What is known of a layer without walking it."""
+
+    size_bytes: int
+    entries: int
+
+
+class Layers:
+    """The layers below the store's directory `root`."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._layers = f"{root}/layers"
+        self._staging = f"{root}/staging"
+        os.makedirs(self._layers, 0o700, exist_ok=True)
+        os.makedirs(self._staging, 0o700, exist_ok=True)
+
+    def tree(self, chain_id: str) -> str:
+        """The absolute path of the layer's tree, whether it is there or not."""
+        return f"{self._layers}/{_hex(chain_id)}/tree"
+
+    def has(self, chain_id: str) -> bool:
+        return os.path.isdir(self.tree(chain_id))
+
+    def about(self, chain_id: str) -> Layer:
+        """Raises ImageError when the layer is not there."""
+        path = f"{self._layers}/{_hex(chain_id)}/layer.json"
+        try:
+            with open(path, encoding="utf-8") as file:
+                return Layer(**json.load(file))
+        except (OSError, ValueError, TypeError) as error:
+            raise ImageError(f"cannot read {path}: {error}", "import the image again") from error
+
+    def size_bytes(self, chain_id: str) -> int:
+        """The layer's size, 0 when that is not known any more."""
+        try:
+            return self.about(chain_id).size_bytes
+        except ImageError:
+            return 0
+
+    def known(self) -> set[str]:
+        """The ids of all layers."""
+        return {"sha256:" + name for name in os.listdir(self._layers)}
+
+    @contextlib.contextmanager
+    def locked(self, *, exclusive: bool) -> Iterator[None]:
+        """Hold the store's lock: shared, so that no layer goes; exclusive, to take layers away or move a name."""
+        fd = os.open(f"{self._root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator["Stage"]:
+        """A directory for new layers, deleted at the end with whatever has not been placed."""
+        path = f"{self._staging}/{secrets.token_hex(8)}"
+        with self.locked(exclusive=False):  # no sweep sees the directory without its lock
+            os.mkdir(path, 0o700)
+            lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield Stage(path, self._layers)
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+    def take_away(self, chain_ids: Iterable[str]) -> None:
+        """Rename layers out of the store, to be deleted as leftovers. Needs the exclusive lock."""
+        for chain_id in chain_ids:
+            os.rename(f"{self._layers}/{_hex(chain_id)}", f"{self._staging}/{secrets.token_hex(8)}")
+
+    def leftovers(self) -> list[str]:
+        """What was taken away, and what dead imports left. Needs the exclusive lock; stays true without it."""
+        paths = [f"{self._staging}/{name}" for name in os.listdir(self._staging)]
+        return [path for path in paths if not _is_being_made(path)]
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Delete leftovers; another sweep may be deleting the same."""
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Stage:
+    """Layers in the making, below a directory of one import's own."""
+
+    def __init__(self, path: str, layers: str) -> None:
+        self._path = path
+        self._layers = layers
+
+    def make(self, chain_id: str) -> str:
+        """An empty tree for the layer; what a failed attempt left there is deleted."""
+        directory = self._directory(chain_id)
+        shutil.rmtree(directory, ignore_errors=True)
+        os.makedirs(f"{directory}/tree", 0o755)
+        return f"{directory}/tree"
+
+    def describe(self, chain_id: str, layer: Layer) -> None:
+        """Say what the layer holds: it is whole now."""
+        with open(f"{self._directory(chain_id)}/layer.json", "w", encoding="utf-8") as file:
+            json.dump(asdict(layer), file)
+
+    def rename(self, chain_id: str, new_chain_id: str) -> None:
+        """Give a staged layer the name that was known only once it was unpacked."""
+        os.rename(self._directory(chain_id), self._directory(new_chain_id))
+
+    def tree(self, chain_id: str) -> str | None:
+        """The tree of a layer that is staged here and whole."""
+        directory = self._directory(chain_id)
+        return f"{directory}/tree" if os.path.exists(f"{directory}/layer.json") else None
+
+    def place(self, chain_id: str) -> bool:
+        """Move a layer into the store unless it is there; False when it is neither there nor staged.
+
+        Needs the store's lock, shared at least, until a reference to the layer is written.
+        """
+        target = f"{self._layers}/{_hex(chain_id)}"
+        if not os.path.isdir(target):
+            if self.tree(chain_id) is None:
+                return False
+            with contextlib.suppress(FileExistsError):  # another import was faster; rename(2) takes only an empty one
+                _rename(self._directory(chain_id), target)
+        return True
+
+    def _directory(self, chain_id: str) -> str:
+        return f"{self._path}/{_hex(chain_id)}"
+
+
+def _is_being_made(path: str) -> bool:
+    """Whether a living import holds the lock of its staging directory."""
+    try:
+        lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _rename(source: str, target: str) -> None:
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        raise FileExistsError(error.errno, error.strerror, target) from error
+
+
+def _hex(chain_id: str) -> str:
+    return chain_id.removeprefix("sha256:")
