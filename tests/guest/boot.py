@@ -72,7 +72,9 @@ def _load_modules() -> None:
 
 
 def _run_tests(arguments: list[str]) -> int:
-    os.environ |= {"HOME": "/tmp", "CI": "true", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+    os.environ |= {"HOME": "/tmp", "CI": "true", "LANG": "C.UTF-8", "PY_COLORS": "0"}
+    # The clone is read-only here.
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/.hypothesis"}
     os.chdir(os.environ["GUEST_CLONE"])
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=900", *arguments]
     tests = os.posix_spawn(sys.executable, command, dict(os.environ))
