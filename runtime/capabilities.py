@@ -1,8 +1,8 @@
 """Capabilities of a job: Docker's default fourteen, and nothing in any other set.
 
 The order matters and is capabilities(7)'s: the bounding set is cut first, since that needs CAP_SETPCAP; then the user
-is set; then permitted and effective are lowered. Inheritable becomes empty, so that a file with inheritable capabilities
-gains nothing (CVE-2022-24769), and ambient with it, which is never more than inheritable.
+is set; then permitted and effective are lowered. Inheritable becomes empty, so that a file with inheritable
+capabilities gains nothing (CVE-2022-24769), and ambient with it, which is never more than inheritable.
 """
 
 import errno
