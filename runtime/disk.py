@@ -6,9 +6,10 @@ Two jobs never share one, and none is used twice.
 
 Was the quota reached? ext4 counts no refused writes, so this is known by looking: `look` is called while the job runs
 (by the keeper, with its other samples) and once at the end, and keeps the least space and inodes that were ever free.
-A buffered write fills the disk to the last block before it fails, so "nearly nothing free" is what a full disk looks
-like. A program that meets ENOSPC and deletes its file between two looks, or asks for more than there is in one
-fallocate, is not noticed: then the job is `failed` with its own exit code, never the other way round.
+A buffered write that fails leaves less than its own size and less than one large folio of the page cache free
+(measured: up to 1.5 MiB), so full means: all that was asked for is used, or no more than that is left. A program that
+meets ENOSPC and deletes its file between two looks, or asks for more than there is in one fallocate, is not noticed;
+then the job is `failed` with its own exit code.
 """
 
 import fcntl
@@ -22,11 +23,12 @@ from contextlib import suppress
 
 from dayfly.jobs.errors import HostError, Unsupported
 from dayfly.runtime import loop, syscalls
-from dayfly.runtime.disk_template import Directory, template
+from dayfly.runtime.disk_template import LEAST_BYTES, Directory, template
 
 _IOC_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2  # fs/ext4/ext4.h
 _OPTIONS = ("noinit_itable", "nobarrier")
-_FULL_BELOW_BYTES = 256 * 1024
+_FULL_BELOW_BYTES = 2 << 20
+_FULL_BELOW_SHARE = 8  # but not more than this part of a small disk
 _MUCH_BYTES = 4 << 20
 _HOST_FULL_BELOW_BYTES = 64 << 20
 _ENTRIES_AT_MOST = 200_000
@@ -34,7 +36,7 @@ _DEPTH_AT_MOST = 64
 
 
 def open_disk(home: str, size_bytes: int, token: str, layout: tuple[Directory, ...] = ()) -> "Disk":
-    """A fresh disk in which `size_bytes` fit and the directories of `layout` are there.
+    """A fresh disk in which `size_bytes` fit (8 MiB at least) and the directories of `layout` are there.
 
     Raises `Unsupported` where this host has no loop devices, no ext4 or no mke2fs, `HostError` for what fails.
     """
@@ -44,7 +46,7 @@ def open_disk(home: str, size_bytes: int, token: str, layout: tuple[Directory, .
     finally:
         os.close(file_fd)
     try:
-        return Disk(_mount(device), device, size_bytes)
+        return Disk(_mount(device), device, max(size_bytes, LEAST_BYTES))
     finally:
         os.close(device_fd)
 
@@ -67,6 +69,8 @@ class Disk:
         self.device = device
         self.size_bytes = size_bytes
         first = os.statvfs(mount_fd)
+        beyond_size = _free_bytes(first) - size_bytes
+        self._full_below_bytes = max(beyond_size, min(_FULL_BELOW_BYTES, size_bytes // _FULL_BELOW_SHARE))
         self._used_at_first = first.f_blocks - first.f_bfree
         self._least_free_bytes = _free_bytes(first)
         self._least_free_inodes = first.f_ffree
@@ -78,8 +82,8 @@ class Disk:
         self._least_free_inodes = min(self._least_free_inodes, now.f_ffree)
 
     def was_full(self) -> bool:
-        """Whether a look found (nearly) no block or no inode free."""
-        return self._least_free_bytes < _FULL_BELOW_BYTES or self._least_free_inodes == 0
+        """Whether a look found the quota used up: (nearly) no block or no inode free."""
+        return self._least_free_bytes <= self._full_below_bytes or self._least_free_inodes == 0
 
     def used_bytes(self) -> int:
         """What the job's files take now, their directories included."""

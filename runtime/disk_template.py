@@ -24,7 +24,7 @@ _FEATURES = (
 _OPTIONS = ("-q", "-F", "-b", "4096", "-i", "8192", "-I", "256", "-m", "0", "-G", "64", "-O", _FEATURES)
 _EXTENDED = "num_backup_sb=0,lazy_itable_init=1,nodiscard,no_copy_xattrs"
 _MIB = 1 << 20
-_LEAST_BYTES = 8 * _MIB
+LEAST_BYTES = 8 * _MIB
 _INODES_SHARE = 256 / 8192
 _KEPT_SHARE, _KEPT_AT_MOST = 0.02, 16 * _MIB  # ext4 keeps 2 % or 4096 blocks for its own metadata
 
@@ -91,7 +91,7 @@ def template(home: str, size_bytes: int, layout: tuple[Directory, ...] = ()) -> 
 
 def image_bytes(size_bytes: int) -> int:
     """The size of an image in which `size_bytes` of files fit: tables and what ext4 keeps for itself come on top."""
-    holds = max(size_bytes, _LEAST_BYTES)
+    holds = max(size_bytes, LEAST_BYTES)
     kept = min(holds * _KEPT_SHARE, _KEPT_AT_MOST)
     groups = holds // (128 * _MIB) + 1
     whole = (holds + kept) / (1 - _INODES_SHARE) + groups * 64 * 1024 + _MIB
