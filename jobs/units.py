@@ -9,7 +9,7 @@ from __future__ import annotations
 MAX_BYTES = 1 << 60
 MAX_SECONDS = 10 * 366 * 86400
 
-_SIZE_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_SIZE_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 _DURATION_MS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _SIZE_REMEDY = "write a size such as 512M or 2G"
 _DURATION_REMEDY = "write a duration such as 90s, 5m, 1h30m or 00:20:00"
@@ -32,10 +32,10 @@ def format_size(size_bytes: int) -> str:
     sign, size = ("-", -size_bytes) if size_bytes < 0 else ("", size_bytes)
     if size < 1024:
         return f"{sign}{size} byte" + ("" if size == 1 else "s")
-    power = min((size.bit_length() - 1) // 10, 5)
-    if round(size / 1024**power, 1) >= 1024 and power < 5:
+    power = min((size.bit_length() - 1) // 10, 6)
+    if round(size / 1024**power, 1) >= 1024 and power < 6:
         power += 1
-    return f"{sign}{round(size / 1024**power, 1):.1f}".removesuffix(".0") + "KMGTP"[power - 1]
+    return f"{sign}{round(size / 1024**power, 1):.1f}".removesuffix(".0") + "KMGTPE"[power - 1]
 
 
 def parse_duration(text: str) -> float:

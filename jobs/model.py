@@ -1,0 +1,142 @@
+"""The job document as pydantic sees it: every field, what it may hold, its short form and its words in the schema.
+
+Imported by door.py and schema.py only: pydantic takes longer to import than a container to start. Everything else
+works with the frozen values of spec.py, which `JobModel.value()` makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from dayfly.jobs import field_types as types
+from dayfly.jobs import parts, short_forms, spec
+from dayfly.jobs.demand import MAX_PRIORITY, MIN_PRIORITY
+from dayfly.jobs.field_types import OrShort
+from dayfly.jobs.names import MAX_ARGUMENT_BYTES, shown
+from dayfly.jobs.parts import TEXT, TEXTS
+
+
+def _fits_execve(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if len(name.encode()) + len(value.encode()) >= MAX_ARGUMENT_BYTES:
+            raise ValueError(f"{shown(name)} is longer than the {MAX_ARGUMENT_BYTES} bytes that the kernel passes on")
+    return env
+
+
+def _names_a_program(words: Sequence[str]) -> Sequence[str]:
+    if words and not words[0]:
+        raise ValueError("must not begin with an empty word: it is the program's name")
+    return words
+
+
+Words = Annotated[
+    list[types.Argument], AfterValidator(_names_a_program), BeforeValidator(short_forms.words), OrShort(TEXT)
+]
+Env = Annotated[
+    dict[types.EnvName, types.Text],
+    AfterValidator(_fits_execve),
+    BeforeValidator(short_forms.pairs),
+    OrShort(TEXT, TEXTS),
+]
+Labels = Annotated[
+    dict[types.LabelName, types.LabelValue],
+    Field(max_length=16),
+    BeforeValidator(short_forms.labels),
+    OrShort(TEXT, TEXTS),
+]
+Annotations = Annotated[
+    dict[types.Line, types.Text], Field(max_length=100), BeforeValidator(short_forms.pairs), OrShort(TEXT, TEXTS)
+]
+
+
+class JobModel(parts.Strict):
+    version: Literal[1] = Field(default=1, description="Version of this vocabulary.")
+    name: types.Line | None = Field(default=None, description="A name for people, at most 200 characters.")
+    image: types.Image | None = Field(
+        default=None,
+        description="host, a name such as debian:12, a digest, or a directory. Default: the configuration's.",
+    )
+    entrypoint: Words | None = Field(
+        default=None, description="In place of the image's entrypoint; an empty list clears it."
+    )
+    command: Words | None = Field(
+        default=None,
+        description="In place of the image's command, behind its entrypoint. Text is split as a shell would.",
+    )
+    script: types.Script | None = Field(
+        default=None, description="Run by /bin/sh -e in place of entrypoint and command, each line echoed."
+    )
+    env: Env = Field(default={}, description="Variables beside the image's own. Values are text: quote numbers.")
+    workdir: types.Workdir | None = Field(default=None, description="Absolute directory to start in.")
+    user: types.User | None = Field(default=None, description="User or uid, perhaps with :group or :gid.")
+    stdin: parts.Stdin | None = Field(default=None, description="Standard input, at most 1M; empty by default.")
+    merge_streams: bool = Field(default=False, description="One stream for stdout and stderr, in exact order.")
+    dir: parts.Directory | None = Field(
+        default=None, description="The directory that /workspace lies over, copy-on-write."
+    )
+    mounts: parts.Mounts = Field(
+        default=[], description="Directories or files of the host, as far as its operator allows."
+    )
+    limits: parts.Limits = Field(default=parts.LimitsModel(), description="What the job may use.")
+    timeout: types.Duration | None = Field(default=None, description="How long it may run. Default: 1h.")
+    queue_timeout: types.Duration | None = Field(default=None, description="How long it may wait for a worker.")
+    stop_grace: types.Pause | None = Field(default=None, description="From the stop signal to SIGKILL. Default: 10s.")
+    stop_signal: types.Signal | None = Field(
+        default=None, description="Signal that asks it to stop. Default: the image's."
+    )
+    network: types.NetworkMode = Field(default=spec.Network.NONE, description="none: loopback only; host: the host's.")
+    artifacts: parts.Artifacts = Field(
+        default=parts.ArtifactsModel(), description="Files to keep when the job has ended."
+    )
+    keep: types.KeepWhen = Field(default=spec.Keep.NEVER, description="When the job's directory on the worker is kept.")
+    queue: types.QueueName = Field(default=spec.DEFAULT_QUEUE, description="The queue to wait in.")
+    priority: Annotated[int, Field(ge=MIN_PRIORITY, le=MAX_PRIORITY)] = Field(
+        default=0, description="Higher goes first."
+    )
+    labels: Labels = Field(default={}, description="What the worker must have.")
+    after: parts.After | None = Field(default=None, description="Jobs that must have ended before this one is queued.")
+    delay: types.Pause | None = Field(default=None, description="How long to wait before it is queued.")
+    unique: types.Line | None = Field(
+        default=None, description="Refused while a job with the same key is not finished."
+    )
+    retry: parts.Retry | None = Field(
+        default=None, description="Further attempts. Default: two, when the job was lost."
+    )
+    annotations: Annotations = Field(default={}, description="Anything that tools want to remember of the job.")
+
+    def value(self) -> spec.JobSpec:
+        """The frozen value that travels between rooms."""
+        return spec.JobSpec(
+            version=self.version,
+            name=self.name,
+            image=self.image,
+            entrypoint=None if self.entrypoint is None else tuple(self.entrypoint),
+            command=None if self.command is None else tuple(self.command),
+            script=self.script,
+            env=self.env,
+            workdir=self.workdir,
+            user=self.user,
+            stdin=None if self.stdin is None else self.stdin.value(),
+            merge_streams=self.merge_streams,
+            dir=None if self.dir is None else spec.Directory(**dict(self.dir)),
+            mounts=tuple(spec.Mount(**dict(each)) for each in self.mounts),
+            limits=self.limits.value(),
+            timeout_seconds=self.timeout,
+            queue_timeout_seconds=self.queue_timeout,
+            stop_grace_seconds=self.stop_grace,
+            stop_signal=self.stop_signal,
+            network=self.network,
+            artifacts=self.artifacts.value(),
+            keep=self.keep,
+            queue=self.queue,
+            priority=self.priority,
+            labels=self.labels,
+            after=None if self.after is None else spec.After(tuple(self.after.ids), self.after.when),
+            delay_seconds=self.delay,
+            unique=self.unique,
+            retry=None if self.retry is None else self.retry.value(),
+            annotations=self.annotations,
+        )

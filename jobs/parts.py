@@ -1,0 +1,227 @@
+"""The maps within a job document, each with its short form: limits, mounts, dir, stdin, artifacts, after, retry.
+
+As model.py, to which these belong, imported behind the door only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from dayfly.jobs import field_types as types
+from dayfly.jobs import short_forms, spec
+from dayfly.jobs.field_types import OrShort
+from dayfly.jobs.names import shown
+from dayfly.jobs.state import Outcome
+
+MAX_STDIN_BYTES = 1 << 20
+TEXT = {"type": "string"}
+TEXTS = {"type": "array", "items": {"type": "string"}}
+
+
+class Strict(BaseModel):
+    """What all of them share: nothing is coerced, an unknown field is an error, nothing changes afterwards."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class IoModel(Strict):
+    device: types.Device = Field(description="The block device, /dev/NAME or MAJOR:MINOR.")
+    read_bps: types.Bps | None = Field(default=None, description="Bytes read a second.")
+    write_bps: types.Bps | None = Field(default=None, description="Bytes written a second.")
+    read_iops: types.Iops | None = Field(default=None, description="Reads a second.")
+    write_iops: types.Iops | None = Field(default=None, description="Writes a second.")
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> IoModel:
+        if (self.read_bps, self.write_bps, self.read_iops, self.write_iops) == (None,) * 4:
+            raise ValueError("must limit something: read_bps, write_bps, read_iops or write_iops")
+        return self
+
+
+Io = Annotated[
+    list[Annotated[IoModel, BeforeValidator(short_forms.io_limit), OrShort(TEXT)]],
+    Field(max_length=32),
+    BeforeValidator(short_forms.one_or_many),
+    OrShort(TEXT),
+]
+
+
+class LimitsModel(Strict):
+    cpus: types.Cpus | None = Field(
+        default=None, description="Cpus it may use at once, as a quota. Default: one slot's share."
+    )
+    cpu_burst: types.Burst | None = Field(default=None, description="Unused cpu time it may save up, at most 1s.")
+    cpu_weight: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="Share of contended cpus against other jobs; 100 is usual."
+    )
+    memory: types.Memory | None = Field(default=None, description="Memory, at least 6M. Default: one slot's share.")
+    swap: types.Swap | None = Field(default=None, description="Swap beside the memory; 0 is none.")
+    disk: types.Disk | None = Field(
+        default=None, description="What it may write, at least 1M. Default: one slot's share."
+    )
+    pids: Annotated[int, Field(ge=1, le=4_194_304)] | None = Field(
+        default=None, description="Processes and threads. Default: 2048."
+    )
+    shm: types.Shm | None = Field(default=None, description="Size of /dev/shm, at least 4K. Default: 64M.")
+    io: Io = Field(default=[], description="Limits of block devices.")
+
+    def value(self) -> spec.Limits:
+        return spec.Limits(
+            cpus=self.cpus,
+            cpu_burst_seconds=self.cpu_burst,
+            cpu_weight=self.cpu_weight,
+            memory_bytes=self.memory,
+            swap_bytes=self.swap,
+            disk_bytes=self.disk,
+            pids=self.pids,
+            shm_bytes=self.shm,
+            io=tuple(spec.IoLimit(**dict(each)) for each in self.io),
+        )
+
+
+Limits = Annotated[LimitsModel, BeforeValidator(short_forms.settings), OrShort(TEXT)]
+
+
+class MountModel(Strict):
+    source: types.AbsolutePath = Field(description="Absolute path on the worker's host.")
+    target: types.Target = Field(description="Absolute path in the container.")
+    writable: bool = Field(default=False, description="Whether the job may write to the source itself.")
+
+
+def _with_own_targets(mounts: list[MountModel]) -> list[MountModel]:
+    seen: set[str] = set()
+    for each in mounts:
+        if each.target in seen:
+            raise ValueError(f"must not have two mounts at {shown(each.target)}")
+        seen.add(each.target)
+    return mounts
+
+
+Mounts = Annotated[
+    list[Annotated[MountModel, BeforeValidator(short_forms.mount), OrShort(TEXT)]],
+    Field(max_length=100),
+    AfterValidator(_with_own_targets),
+    BeforeValidator(short_forms.one_or_many),
+    OrShort(TEXT),
+]
+
+
+class DirectoryModel(Strict):
+    path: types.StatedPath | None = Field(default=None, description="The directory, on the client or on `host`.")
+    host: types.HostId | None = Field(default=None, description="Live: the only host that may take the job.")
+    device: Annotated[int, Field(ge=0, lt=1 << 64)] | None = Field(
+        default=None, description="Live: st_dev of the directory."
+    )
+    inode: Annotated[int, Field(ge=1, lt=1 << 64)] | None = Field(
+        default=None, description="Live: st_ino of the directory."
+    )
+    bundle: types.Digest | None = Field(default=None, description="Frozen: the digest of a content-addressed tree.")
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> DirectoryModel:
+        live = (self.host, self.device, self.inode)
+        if self.bundle is not None and (self.path is not None or any(each is not None for each in live)):
+            raise ValueError("must have bundle alone, or path, host, device and inode")
+        if self.bundle is None and self.path is None:
+            raise ValueError("must have a path or a bundle")
+        if any(each is None for each in live) and any(each is not None for each in live):
+            raise ValueError("must have host, device and inode together")
+        if self.host is not None and not (self.path or "").startswith("/"):
+            raise ValueError("must have an absolute path with host, device and inode")
+        return self
+
+
+Directory = Annotated[DirectoryModel, BeforeValidator(short_forms.named("path")), OrShort(TEXT)]
+
+
+class StdinModel(Strict):
+    text: types.Text | None = Field(default=None, description="Standard input as text.")
+    base64: str | None = Field(default=None, description="Standard input as base64, for what is no text.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> StdinModel:
+        if (self.text is None) == (self.base64 is None):
+            raise ValueError("must have either text or base64")
+        if len(self.value()) > MAX_STDIN_BYTES:
+            raise ValueError(f"must be 1M or less, got {len(self.value())} bytes")
+        return self
+
+    def value(self) -> bytes:
+        if self.base64 is None:
+            return (self.text or "").encode()
+        try:
+            return base64.b64decode(self.base64, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"is not base64: {error}") from error
+
+
+Stdin = Annotated[StdinModel, BeforeValidator(short_forms.named("text")), OrShort(TEXT)]
+
+
+Patterns = Annotated[
+    list[types.Pattern], Field(max_length=1000), BeforeValidator(short_forms.one_or_many), OrShort(TEXT)
+]
+
+
+class ArtifactsModel(Strict):
+    paths: Patterns = Field(default=[], description="Globs, below /workspace or absolute; ** crosses directories.")
+    exclude: Patterns = Field(default=[], description="Globs of what is left out again.")
+    changed: bool = Field(default=False, description="Everything that the job wrote.")
+    when: types.CollectWhen = Field(default=spec.ArtifactsWhen.ALWAYS, description="After which ends to collect.")
+    expire_in: types.Duration | None = Field(default=None, description="How long the store keeps them.")
+
+    @model_validator(mode="after")
+    def _selects_something(self) -> ArtifactsModel:
+        if self.model_fields_set - {"paths", "changed"} and not self.paths and not self.changed:
+            raise ValueError("must name what to collect: paths, or changed: true")
+        return self
+
+    def value(self) -> spec.Artifacts:
+        return spec.Artifacts(
+            paths=tuple(self.paths),
+            exclude=tuple(self.exclude),
+            changed=self.changed,
+            when=self.when,
+            expire_in_seconds=self.expire_in,
+        )
+
+
+Artifacts = Annotated[ArtifactsModel, BeforeValidator(short_forms.named("paths")), OrShort(TEXT, TEXTS)]
+
+
+class AfterModel(Strict):
+    ids: Annotated[
+        list[types.JobId],
+        Field(min_length=1, max_length=1000),
+        BeforeValidator(short_forms.one_or_many),
+        OrShort(TEXT),
+    ] = Field(description="Ids, or unique prefixes of ids, of the jobs to wait for.")
+    when: types.AfterWhen = Field(
+        default=spec.AfterWhen.OK, description="ok: when all succeeded; any: when all have ended."
+    )
+
+
+After = Annotated[AfterModel, BeforeValidator(short_forms.named("ids")), OrShort(TEXT, TEXTS)]
+
+
+class RetryModel(Strict):
+    max: Annotated[int, Field(ge=0, le=100)] = Field(description="Further attempts after the first.")
+    when: Annotated[
+        list[types.RetryWhen], Field(max_length=10), BeforeValidator(short_forms.one_or_many), OrShort(TEXT)
+    ] = Field(default=[Outcome.LOST], description="Outcomes to try again after.")
+    exit_codes: Annotated[
+        list[Annotated[int, Field(ge=1, le=255)]],
+        Field(max_length=255),
+        BeforeValidator(short_forms.one_or_many),
+        OrShort({"type": "integer"}),
+    ] = Field(default=[], description="Exit codes to try again after.")
+
+    def value(self) -> spec.Retry:
+        return spec.Retry(max=self.max, when=tuple(self.when), exit_codes=tuple(self.exit_codes))
+
+
+Retry = Annotated[RetryModel, BeforeValidator(short_forms.named("max")), OrShort({"type": "integer"})]
