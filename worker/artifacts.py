@@ -113,8 +113,10 @@ class _Collection:
 
     def enters(self, directory: str) -> bool:
         """Whether a file that the rules could select may lie in `directory` (its path ends in a slash)."""
+        is_absolute = directory.startswith("/")
         return self.rules.changed or any(
-            directory.startswith(start) or start.startswith(directory) for start in map(_slashed, self.rules.within)
+            is_absolute == start.startswith("/") and (directory.startswith(start) or start.startswith(directory))
+            for start in map(_slashed, self.rules.within)
         )
 
     def check_time(self) -> None:

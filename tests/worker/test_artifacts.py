@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from dayfly.jobs.spec import Artifacts
 from dayfly.worker import artifacts
 from dayfly.worker.artifacts import Tree, collect
 from dayfly.worker.blob import blob_path
 from dayfly.worker.record import ArtifactRules
+from dayfly.worker.selection import artifact_rules
 
 _needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="whiteouts and trusted xattrs need root")
 
@@ -225,3 +227,33 @@ def test_directories_outside_the_patterns_are_not_walked(workspace):
     found, _ = _collect(workspace, r"dist/sub/.*\Z", within=("dist/sub",))
     assert list(found) == ["dist/sub/a"]
     assert os.stat(root / "upper/vast").st_atime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["report.xml"], ["report.xml"]),
+        (["dist"], ["dist/a", "dist/sub/.hidden"]),
+        (["dist/"], ["dist/a", "dist/sub/.hidden"]),
+        (["dist/**"], ["dist/a", "dist/sub/.hidden"]),
+        (["dist/*"], ["dist/a", "dist/sub/.hidden"]),
+        (["**/*.log"], ["logs/x.log", "y.log"]),
+        (["/workspace/dist/a"], ["dist/a"]),
+        (["{y.log,report.xml}"], ["report.xml", "y.log"]),
+        (["/var/**"], ["/var/z.log"]),
+        (["/**/*.log"], ["/var/z.log"]),
+        (["*.log", "/var/z.log"], ["/var/z.log", "y.log"]),
+    ],
+)
+def test_globs_of_a_job_select_what_their_author_means(workspace, tmp_path, patterns, expected):
+    """Relative globs are about /workspace and nothing else, absolute ones about the rest of the root."""
+    root, tree = workspace
+    for path in ("report.xml", "dist/a", "dist/sub/.hidden", "logs/x.log", "y.log"):
+        _write(root / "upper" / path)
+    _write(tmp_path / "root/var/z.log")
+    root_fd = os.open(tmp_path / "root", os.O_RDONLY | os.O_DIRECTORY)
+    rules = artifact_rules(Artifacts(paths=tuple(patterns)))
+    collected = collect(rules, [tree, Tree("/", root_fd)], str(root / "store"), time.monotonic() + 60)
+    os.close(root_fd)
+    assert sorted(artifact.path for artifact in collected.artifacts) == expected
+    assert collected.warnings == ()

@@ -1,0 +1,62 @@
+"""The directories of a worker's home that agent and sweeper use, and the lock that makes them one agent's."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from dayfly.jobs.errors import HostError
+
+
+class Places:
+    """Paths as text: they are joined and opened some ten times a job."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = str(home)
+        self.jobs = f"{home}/jobs"
+        self.keepers = f"{home}/keepers"
+        self.trash = f"{home}/trash"
+        self.run = f"{home}/run"
+
+    def make(self) -> None:
+        """Raises HostError when the home cannot be used."""
+        try:
+            for path in (self.home, self.jobs, self.keepers, self.trash, self.run):
+                os.makedirs(path, 0o700, exist_ok=True)
+            os.chmod(self.home, 0o700)
+        except OSError as error:
+            remedy = "set DAYFLY_HOME to a directory of your own with free space"
+            raise HostError("make the worker's directories below", self.home, error.errno, remedy) from error
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the only agent of this home. Raises HostError when another one is."""
+        path = f"{self.run}/agent.lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise HostError(
+                "serve from",
+                self.home,
+                reason="another worker does already",
+                remedy="stop it, or give this one a DAYFLY_HOME of its own",
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def job(self, job_id: str) -> str:
+        return f"{self.jobs}/{job_id}"
+
+    def keeper(self, token: str) -> str:
+        return f"{self.keepers}/{token}"
+
+    def throw_away(self, path: str) -> None:
+        """Move a directory to the trash: constant time, whatever is in it. Fine when it is gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, f"{self.trash}/{secrets.token_hex(8)}")
