@@ -38,9 +38,13 @@ def find_address(settings: Settings) -> Address:
         return Address(stack.url, "default", stack)
     origin = settings.origin("client.url")
     if url.startswith(("http://", "https://")):
-        raise ConfigError(origin, None, f"{url}: a Dayfly server is not built yet", "name the Redis itself: redis://HOST")
+        raise ConfigError(
+            origin, None, f"{url}: a Dayfly server is not built yet", "name the Redis itself: redis://HOST"
+        )
     if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigError(origin, None, f"{url!r} is no URL of a Redis", "write redis://HOST, rediss://HOST or unix:///PATH")
+        raise ConfigError(
+            origin, None, f"{url!r} is no URL of a Redis", "write redis://HOST, rediss://HOST or unix:///PATH"
+        )
     return Address(url, origin)
 
 

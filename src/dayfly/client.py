@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import threading
+import contextlib
+import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from dayfly.address import find_address
 from dayfly.companion import Companion
 from dayfly.config import load
-from dayfly.directory import frozen, live
+from dayfly.directory import placed
 from dayfly.home import remember_last
 from dayfly.job import Job
+from dayfly.jobs.errors import DayflyError, QueueError
 from dayfly.jobs.door import read_job
 from dayfly.jobs.spec import JobSpec
 from dayfly.queue.connection import connect
@@ -91,6 +92,8 @@ class Client:
 
     def close(self) -> None:
         self._redis.close()
+        if self.address.stack is not None:
+            self.address.stack.release()
 
     def __enter__(self) -> Client:
         return self
@@ -101,13 +104,12 @@ class Client:
     def _wait_beside(self, job: Job) -> Result:
         """Wait for `job` with a companion; an exception on the way (Ctrl-C, a dead stack) cancels it."""
         failures: list[DayflyError] = []
+        stack = self.address.stack
         try:
-            with Companion(
-                self.producer, [job.id], stack=self.address.stack, is_leased=True, failed=failures.append
-            ) as companion:
+            with Companion(self.producer, [job.id], stack=stack, is_leased=True, failed=failures.append):
                 while True:
                     try:
-                        return job.wait(timeout=1.0 if self.address.stack is not None else None)
+                        return job.wait(timeout=None if stack is None else 1.0)
                     except TimeoutError:
                         if failures:
                             raise failures[0] from None
@@ -137,3 +139,22 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
     for client, by_id in waiting.items():
         for job_id in client.records.finished(by_id, deadline):
             yield by_id[job_id]
+
+
+@functools.cache
+def _default() -> Client:
+    """The client of the functions above; it lives as long as the process."""
+    return Client()
+
+
+def _read(spec: JobSpec | Mapping[str, Any] | None, fields: Mapping[str, Any], *, is_live: bool) -> JobSpec:
+    """One job from what the caller gave, its directory live or frozen. Raises SpecError."""
+    if isinstance(spec, JobSpec) and not fields and (spec.dir is None or spec.dir.is_live or spec.dir.is_frozen):
+        return spec
+    return read_job(placed({**_document(spec), **fields}, is_live=is_live))
+
+
+def _document(spec: JobSpec | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if spec is None:
+        return {}
+    return spec.to_document() if isinstance(spec, JobSpec) else spec

@@ -124,7 +124,7 @@ class Companion:
         self._failed(
             DayflyError(
                 f"the embedded stack ended {self._starts} times: {stack.worker_log_tail()}",
-                remedy=f"see {stack.run / 'worker.log'} and `dayfly doctor`",
+                remedy=f"see {stack.run}/worker.log and `dayfly doctor`",
             )
         )
         return False

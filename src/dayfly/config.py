@@ -1,4 +1,4 @@
-"""The configuration: one file, the environment and flags become one frozen set of values that know where they come from.
+"""The configuration: one file, the environment and flags become one frozen set of values that know their origin.
 
 Precedence: flag, environment, file, default. The file is $DAYFLY_CONFIG, else the user's
 $XDG_CONFIG_HOME/dayfly/config.toml, else /etc/dayfly/config.toml: the first that exists, and only that one.

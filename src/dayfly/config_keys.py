@@ -43,7 +43,7 @@ class Key:
 KEYS: Mapping[str, Key] = {
     key.name: key
     for key in (
-        Key("client.url", Kind.TEXT, None, "Redis of the queue: redis://, rediss:// or unix://; unset: the embedded one",
+        Key("client.url", Kind.TEXT, None, "Redis of the queue (redis://, rediss://, unix://); unset: the embedded one",
             ("DAYFLY_URL", "DAYFLY_REDIS_URL")),
         Key("worker.home", Kind.TEXT, None, "directory of everything that Dayfly keeps on this host", ("DAYFLY_HOME",)),
         Key("worker.name", Kind.TEXT, None, "name of the worker in Redis; unset: the host's name"),

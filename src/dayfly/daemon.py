@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LOCK_FD = 3
@@ -86,7 +86,7 @@ def adopt_lock() -> None:
     write_pid(LOCK_FD, os.getpid())
 
 
-def spawn(argv: Sequence[str], *, lock: int, log: Path, environment: Mapping[str, str]) -> int:
+def spawn(argv: list[str], *, lock: int, log: Path, environment: Mapping[str, str]) -> int:
     """Start `argv` as a daemon that holds `lock` (an open LockFile) as descriptor 3. Returns its pid."""
     pid = os.posix_spawn(
         argv[0],

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from typing import Any
 
 from dayfly.jobs.errors import SpecError
@@ -22,6 +23,15 @@ def frozen(path: str) -> dict[str, Any]:
     from dayfly.runtime.bundle import freeze
 
     return {"bundle": freeze(_absolute(path), home() / "bundles")}
+
+
+def placed(document: Mapping[str, Any], *, is_live: bool) -> dict[str, Any]:
+    """The document with a `dir` that is only a path made live or frozen. Raises SpecError, HostError."""
+    named = document.get("dir")
+    path = named.get("path") if isinstance(named, Mapping) and set(named) == {"path"} else named
+    if isinstance(path, str | os.PathLike):
+        return {**document, "dir": live(os.fspath(path)) if is_live else frozen(os.fspath(path))}
+    return dict(document)
 
 
 def default() -> tuple[str | None, str | None]:

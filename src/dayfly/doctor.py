@@ -45,7 +45,9 @@ def _kernel() -> Check:
     if sys.platform != "linux":
         return missing("kernel", f"{sys.platform}, not Linux", "run the worker on Linux; a client needs only Redis")
     if numbers < [5, 12]:
-        return missing("kernel", text, "Linux 5.12 or newer is needed (mount_setattr); 5.19 for idmapped overlay layers")
+        return missing(
+            "kernel", text, "Linux 5.12 or newer is needed (mount_setattr); 5.19 for idmapped overlay layers"
+        )
     return ok("kernel", text)
 
 
@@ -118,7 +120,9 @@ def _links() -> Check:
     with IPRoute() as route:
         names = [link.get("ifname") for link in route.get_links()]
     if "lo" not in names:
-        return missing("network links", "no link lo", "ip link add lo type dummy; the loopback of this namespace is gone")
+        return missing(
+            "network links", "no link lo", "ip link add lo type dummy; the loopback of this namespace is gone"
+        )
     return ok("network links", ", ".join(sorted(str(name) for name in names)))
 
 
@@ -138,4 +142,6 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
     except (OSError, ImportError) as error:
         return missing(name, str(error), "reinstall dayfly with its dependencies, or look at this error")
     except Exception as error:  # noqa: BLE001 - netlink errors are pyroute2's own class, which is imported only above
-        return missing(name, f"{type(error).__name__}: {error}", "netlink is refused here; see what filters this process")
+        return missing(
+            name, f"{type(error).__name__}: {error}", "netlink is refused here; see what filters this process"
+        )

@@ -94,5 +94,7 @@ def _clock(server: "Redis") -> Check:
     seconds, micros = server.time()
     apart = abs(time.time() - seconds - micros / 1e6)
     if apart > _CLOCK_SECONDS:
-        return warning("  clock", f"{apart:.1f} s apart from Redis", "run an NTP client on both; timings are misleading")
+        return warning(
+            "  clock", f"{apart:.1f} s apart from Redis", "run an NTP client on both; timings are misleading"
+        )
     return ok("  clock", f"{apart * 1000:.0f} ms apart from Redis")

@@ -32,7 +32,7 @@ _READY_SECONDS = 60.0
 
 
 class Stack:
-    """The embedded stack of one DAYFLY_HOME. `ensure` first; from then on the stack stays as long as this process."""
+    """The embedded stack of one DAYFLY_HOME. From `ensure` to `release` it does not end for want of work."""
 
     def __init__(self, home: Path | None = None) -> None:
         self.home = home or current_home()
@@ -65,6 +65,12 @@ class Stack:
         with self._start.held():
             (self.run / "stopped").unlink(missing_ok=True)
             self._start_missing()
+
+    def release(self) -> None:
+        """This process uses the stack no longer: it may end when idle."""
+        if self._use is not None:
+            os.close(self._use)
+            self._use = None
 
     def heal(self) -> bool:
         """Start again what died while we wait. Did anything? Not after `dayfly down`: that is an error then."""

@@ -60,7 +60,8 @@ def job_flags(command: _Command) -> _Command:
 def documents(flags: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One document per job of `--file`, or one in all, with the flags laid over it. Raises SpecError, UsageError."""
     _check(flags)
-    return [_overlaid(base, flags) for base in _read_file(flags["file"])]
+    program = _program(flags)
+    return [_overlaid(base, flags, program) for base in _read_file(flags["file"], program)]
 
 
 def _check(flags: Mapping[str, Any]) -> None:
@@ -70,20 +71,35 @@ def _check(flags: Mapping[str, Any]) -> None:
         raise click.UsageError("give --dir or --no-dir, not both")
     if [flags["file"], flags["script"], flags["stdin"]].count("-") > 1:
         raise click.UsageError("only one of --file, --script and --stdin can be read from standard input")
+    if not any((flags["command"], flags["script"], flags["file"], flags["image"])):
+        raise click.UsageError("nothing to run: give a command, --script or --file")
 
 
-def _read_file(file: str | None) -> list[dict[str, Any]]:
+def _read_file(file: str | None, program: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The file's documents in their canonical form, in which every list and map is written out and can be laid over."""
     if file is None:
         return [{}]
     from dayfly.jobs.door import load_documents, read_job
 
     name = "standard input" if file == "-" else file
-    # In its canonical form every list and map is written out, so that a flag can be laid over it.
-    return [read_job(each, source=name).to_document() for each in load_documents(_read_text(file), name)]
+    loaded = load_documents(_read_text(file), name)
+    for document in loaded:
+        _replace_program(document, program)
+    return [read_job(document, source=name).to_document() for document in loaded]
 
 
-def _overlaid(base: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    document = {**base, **_scalars(flags), **_program(flags)}
+def _replace_program(document: dict[str, Any], program: Mapping[str, Any]) -> None:
+    """A command or script on the command line takes the place of both in the file; a script, of its entrypoint too."""
+    if "command" in program or "script" in program:
+        for field in ("command", "script"):
+            document.pop(field, None)
+    if "script" in program:
+        document.pop("entrypoint", None)
+    document.update(program)
+
+
+def _overlaid(base: dict[str, Any], flags: Mapping[str, Any], program: Mapping[str, Any]) -> dict[str, Any]:
+    document = {**base, **_scalars(flags), **program}
     document |= _merged(base, "env", _environment(flags["env_file"], flags["env"]))
     document |= _merged(base, "labels", dict(_pair(each) for each in flags["label"]))
     document |= _merged(base, "limits", _stated({key: flags[key] for key in ("memory", "cpus", "pids", "disk")}))
@@ -96,7 +112,7 @@ def _overlaid(base: dict[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
         document["after"] = _after(flags["after"])
     if flags["no_dir"]:
         document.pop("dir", None)
-    return _stated(document)
+    return document
 
 
 def _scalars(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,14 +123,13 @@ def _scalars(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _program(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """What runs: a command or script of the command line takes the place of both that the file may have."""
     program: dict[str, Any] = {}
     if flags["entrypoint"] is not None:
         program["entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else []
     if flags["command"]:
-        program |= {"command": list(flags["command"]), "script": None}
+        program["command"] = list(flags["command"])
     if flags["script"] is not None:
-        program |= {"script": _read_text(flags["script"]), "command": None}
+        program["script"] = _read_text(flags["script"])
     if flags["stdin"] is not None:
         program["stdin"] = {"base64": base64.b64encode(_read_bytes(flags["stdin"])).decode()}
     return program

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line: time, stream, text.")
 @quiet_option
 @url_option
-def command(
-    job_id: str, follow: bool, timestamps: bool, only: int | None, as_json: bool, url: str | None
-) -> None:
+def command(job_id: str, follow: bool, timestamps: bool, only: int | None, as_json: bool, url: str | None) -> None:
     """Print a job's log: its stdout on stdout, its stderr on stderr, byte for byte."""
     streams = Streams(has_times=timestamps)
     with reach(url) as client:

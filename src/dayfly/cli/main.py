@@ -40,9 +40,11 @@ _COMMANDS = {
     "doctor": "Say what this host can enforce and how to mend what it cannot.",
     "help": "Explain a command or a topic.",
 }
-_NOT_BUILT = (
-    *("exec", "shell", "pipeline", "batch", "cron", "secret", "token", "store", "host", "server", "top"),
-)
+_NOT_BUILT = (*("exec", "shell", "pipeline", "batch", "cron", "secret", "token", "store", "host", "server", "top"),)
+
+
+class _ReaderGone(Exception):
+    """Whoever read our stdout has closed it."""
 
 
 class _Commands(click.Group):
@@ -62,6 +64,13 @@ class _Commands(click.Group):
         if args and args[0] in _NOT_BUILT:
             raise click.UsageError(f"`dayfly {args[0]}` is not built yet", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """click makes exit code 1 of a broken pipe, which would look like a job's."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -87,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
         return EXIT_CANCELLED
-    except BrokenPipeError:
+    except SystemExit as left:  # click, after shell completion, and when the reader of a help page has gone
+        return left.code if isinstance(left.code, int) else EXIT_OURS
+    except (_ReaderGone, BrokenPipeError):
         _forget_stdout()
         return EXIT_SIGPIPE
     except click.ClickException as error:

@@ -14,7 +14,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def url_option(command: _Command) -> _Command:
-    return click.option("--url", metavar="URL", help="Redis to use (default: configured, else the embedded one).")(command)
+    return click.option("--url", metavar="URL", help="Redis to use (default: configured, else the embedded one).")(
+        command
+    )
 
 
 def json_option(command: _Command) -> _Command:

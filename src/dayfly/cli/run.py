@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("-t", "--timestamps", is_flag=True, help="Put the time before each line.")
 @url_option
 @click.pass_context
-def command(context: click.Context, **flags: Any) -> int:
+def command(context: click.Context, /, **flags: Any) -> int:
     """Run a job now, follow its log, and end with its exit code.
 
     dayfly run [OPTIONS] [--] COMMAND [ARGUMENT]...
@@ -54,9 +54,7 @@ def _read(document: dict[str, Any], flags: dict[str, Any]) -> JobSpec:
         if note:
             say(note)
         document = {**document, "dir": here} if here else document
-    if isinstance(document.get("dir"), str):
-        document = {**document, "dir": directory.live(document["dir"])}
-    return read_job(document)
+    return read_job(directory.placed(document, is_live=True))
 
 
 def _detach(client: Client, specs: list[JobSpec]) -> int:

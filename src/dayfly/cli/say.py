@@ -8,7 +8,7 @@ import click
 
 def say(text: str) -> None:
     """Tell something that `-q` silences."""
-    if not _is_quiet():
+    if not is_quiet():
         complain(text)
 
 
@@ -35,6 +35,6 @@ def _await_writable(fd: int) -> None:
     select.select([], [fd], [])
 
 
-def _is_quiet() -> bool:
+def is_quiet() -> bool:
     context = click.get_current_context(silent=True)
     return bool(context and context.meta.get("dayfly.quiet"))

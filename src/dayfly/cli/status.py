@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -31,6 +30,7 @@ def command(job_id: str, as_json: bool, url: str | None) -> None:
 
 
 def _rows(result: Result) -> Iterator[tuple[str, str]]:
+    from dayfly.cli.table import short_time
     from dayfly.jobs.units import format_duration, format_size
 
     yield "id", result.id
@@ -45,7 +45,7 @@ def _rows(result: Result) -> Iterator[tuple[str, str]]:
     if result.image:
         yield "image", f"{result.image.ref} {result.image.digest or ''}".rstrip()
     if result.timings.queued_at:
-        yield "queued", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(result.timings.queued_at))
+        yield "queued", short_time(result.timings.queued_at)
     for name, seconds in result.timings.durations().items():
         if seconds is not None:
             yield name.removesuffix("_seconds"), format_duration(seconds)

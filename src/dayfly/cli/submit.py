@@ -15,7 +15,7 @@ from dayfly.cli.reach import reach, url_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a job instead of its bare id.")
 @url_option
 @click.pass_context
-def command(context: click.Context, **flags: Any) -> None:
+def command(context: click.Context, /, **flags: Any) -> None:
     """Put a job into the queue and print its id, alone, on stdout.
 
     dayfly submit [OPTIONS] [--] COMMAND [ARGUMENT]...

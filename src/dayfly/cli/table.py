@@ -1,6 +1,7 @@
 """Rows for people: a table on a terminal, tab-separated anywhere else."""
 
 import sys
+import time
 from collections.abc import Iterable, Sequence
 
 import click
@@ -12,6 +13,10 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         return
     for row in (titles, *rows):
         click.echo("\t".join(_plain(cell) for cell in row))
+
+
+def short_time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _draw(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

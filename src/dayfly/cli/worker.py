@@ -50,12 +50,16 @@ def _settle_down() -> None:
 
 def _serve(settings: Settings, *, ends_when_idle: bool) -> None:
     from dayfly.address import find_address
+    from dayfly.jobs.errors import DayflyError
     from dayfly.settings import worker_settings
     from dayfly.worker.agent import serve
 
     address = find_address(settings)
     if address.stack is not None:
-        address.stack.ensure(worker=False)
+        raise DayflyError(
+            "no Redis is configured for this worker",
+            remedy="give --url or set DAYFLY_URL; `dayfly up` starts an embedded Redis with a worker",
+        )
     serve(worker_settings(settings, url=address.url, is_embedded=False, ends_when_idle=ends_when_idle))
 
 
