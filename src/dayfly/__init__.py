@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dayfly.client import as_completed as as_completed
     from dayfly.client import run as run
     from dayfly.client import submit as submit
-    from dayfly.rq_function import execute as execute
     from dayfly.job import Job as Job
     from dayfly.jobs.errors import AmbiguousId as AmbiguousId
     from dayfly.jobs.errors import ConfigError as ConfigError
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from dayfly.jobs.state import Outcome as Outcome
     from dayfly.jobs.state import State as State
     from dayfly.queue.logs import LogLine as LogLine
+    from dayfly.rq_function import execute as execute
 
 _ERRORS = (
     *("AmbiguousId", "ConfigError", "DayflyError", "DuplicateJob", "HostError", "ImageError", "ImageNotFound"),

@@ -14,8 +14,8 @@ from dayfly.config import load
 from dayfly.directory import placed
 from dayfly.home import remember_last
 from dayfly.job import Job
-from dayfly.jobs.errors import DayflyError, QueueError
 from dayfly.jobs.door import read_job
+from dayfly.jobs.errors import DayflyError, QueueError
 from dayfly.jobs.spec import JobSpec
 from dayfly.queue.connection import connect
 from dayfly.queue.logs import LogStream

@@ -46,7 +46,7 @@ def test_cancel_outlives_a_redis_that_is_away() -> None:
     with Companion(orders, ["A"], stack=None, is_leased=True, failed=_never) as companion:
         companion.cancel(now=False)
         assert orders.changed.wait(20)
-    assert orders.told == [("cancel", "A", False)]
+    assert ("cancel", "A", False) in orders.told
 
 
 def test_stack_that_cannot_be_kept_alive_is_reported() -> None:

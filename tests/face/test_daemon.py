@@ -61,7 +61,8 @@ def test_daemon_has_nothing_of_its_starter(tmp_path: Path, monkeypatch: pytest.M
     try:
         _, pid = _start(
             tmp_path,
-            "import os, signal; print(os.getsid(0) == os.getpid(), sorted(int(f) for f in os.listdir('/proc/self/fd'))[:5],"
+            "import os, signal; print(os.getsid(0) == os.getpid(), "
+            "sorted(int(f) for f in os.listdir('/proc/self/fd'))[:5],"
             "'JENKINS_NODE_COOKIE' in os.environ, os.environ['DAYFLY_HOME'], 'DAYFLY_URL' in os.environ,"
             "signal.getsignal(signal.SIGHUP) is signal.SIG_DFL, os.readlink('/proc/self/fd/0'))",
         )

@@ -1,7 +1,6 @@
 """The job's streams arrive byte for byte, each where it belongs."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -28,13 +27,13 @@ class Pipe:
 
 
 @pytest.fixture
-def out() -> Iterator[Pipe]:
-    yield Pipe()
+def out() -> Pipe:
+    return Pipe()
 
 
 @pytest.fixture
-def err() -> Iterator[Pipe]:
-    yield Pipe()
+def err() -> Pipe:
+    return Pipe()
 
 
 def test_streams_stay_apart_byte_for_byte(out: Pipe, err: Pipe) -> None:

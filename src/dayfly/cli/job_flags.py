@@ -14,9 +14,9 @@ import click
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("-f", "--file", metavar="FILE|-", help="Take the job from YAML, JSON or JSON Lines; flags override it."),
+    click.option("-f", "--file", metavar="FILE|-", help="Take the job from YAML, JSON, JSON Lines; flags override."),
     click.option("--image", metavar="IMAGE", help="Image to run in (default: the configured one, else `host`)."),
-    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; NAME or 'CI_*' copies yours."),
+    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; NAME or 'CI_*' copies yours."),
     click.option("--env-file", multiple=True, metavar="FILE", help="Read variables from a file, NAME=VALUE a line."),
     click.option("-w", "--workdir", metavar="DIR", help="Working directory in the container."),
     click.option("-u", "--user", metavar="USER[:GROUP]", help="User to run as."),
@@ -32,7 +32,7 @@ _OPTIONS = (
     click.option("--tty", is_flag=True, help="Give the job a terminal."),
     click.option("--dir", "directory", metavar="DIR", help="Directory that the job sees as /workspace, copy-on-write."),
     click.option("--no-dir", is_flag=True, help="Give the job no directory."),
-    click.option("--artifact", multiple=True, metavar="GLOB", help="Collect what matches, below /workspace; repeatable."),
+    click.option("--artifact", multiple=True, metavar="GLOB", help="Bring back what matches; repeatable."),
     click.option("--changed", is_flag=True, help="Collect every file that the job wrote."),
     click.option("--timeout", metavar="DURATION", help="Stop the job after so long, e.g. 20m."),
     click.option("--queue", metavar="NAME", help="Queue to put the job into."),

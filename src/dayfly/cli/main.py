@@ -43,7 +43,7 @@ _COMMANDS = {
 _NOT_BUILT = (*("exec", "shell", "pipeline", "batch", "cron", "secret", "token", "store", "host", "server", "top"),)
 
 
-class _ReaderGone(Exception):
+class _ReaderGoneError(Exception):
     """Whoever read our stdout has closed it."""
 
 
@@ -70,7 +70,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise _ReaderGone from error
+            raise _ReaderGoneError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CANCELLED
     except SystemExit as left:  # click, after shell completion, and when the reader of a help page has gone
         return left.code if isinstance(left.code, int) else EXIT_OURS
-    except (_ReaderGone, BrokenPipeError):
+    except (_ReaderGoneError, BrokenPipeError):
         _forget_stdout()
         return EXIT_SIGPIPE
     except click.ClickException as error:

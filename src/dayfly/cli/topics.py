@@ -39,7 +39,8 @@ that was written; it arrives below --out (default: the current directory).
   --dir DIR   another directory         --no-dir   none
 
 In / and in your home directory there is none by default. `run` mounts the directory live; `submit` takes one only
-with --dir and freezes it first, so that a later edit does not reach a queued job. Names in `.dayflyignore` are left out.
+with --dir and freezes it first, so that a later edit does not reach a queued job. What `.dayflyignore` names is left
+out.
 """,
     "streams": """
 The job's stdout goes to stdout and its stderr to stderr, byte for byte; -t puts the time before each line. Dayfly's
