@@ -106,6 +106,7 @@ class Disk:
 
         Every access fails from now on; do it when the job is dead and its artifacts are out.
         """
+        self._hush()
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.mount_fd)
         try:
             fcntl.ioctl(fd, _IOC_SHUTDOWN, struct.pack("=I", _NO_LOG_FLUSH))
@@ -126,6 +127,12 @@ class Disk:
         if self.mount_fd >= 0:
             os.close(self.mount_fd)
             self.mount_fd = -1
+
+    def _hush(self) -> None:
+        """Or the kernel tells every console (KERN_ALERT) of each shutdown, and of the writes that it gave up."""
+        path = f"/sys/fs/ext4/{os.path.basename(self.device)}/msg_ratelimit_burst"
+        with suppress(OSError), open(path, "w") as file:  # sysfs may be read-only: then it is merely loud
+            file.write("0")
 
 
 def _mount(device: str) -> int:

@@ -30,9 +30,10 @@ def token() -> str:
 
 
 @pytest.fixture
-def v1_only(hierarchy: Hierarchy, lacks: Callable[[str], None]) -> v1.Hierarchy:
+def v1_only(hierarchy: Hierarchy) -> v1.Hierarchy:
+    """Not a fault of the machine: most have version 2 alone."""
     if not isinstance(hierarchy, v1.Hierarchy):
-        lacks("version 1 control groups")
+        pytest.skip("this host has no version 1 control groups")
     return hierarchy
 
 

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,25 @@ def test_nothing_is_readable_after_a_shutdown(job_disk: Disk) -> None:
     job_disk.shutdown()
     with pytest.raises(OSError, match=r"Input/output error|Structure needs cleaning"):
         _write(job_disk, "other", MIB)
+
+
+def test_a_discarded_disk_is_not_on_every_console(home: str) -> None:
+    """Nothing of level warning or above about the device reaches the kernel's log."""
+    if not os.access("/dev/kmsg", os.R_OK):
+        pytest.skip("the kernel's log is not readable here")
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(log, 0, os.SEEK_END)
+    opened = open_disk(home, 32 * MIB, TOKEN)
+    _write(opened, "file", 100 * MIB)
+    opened.discard()
+    loud = []
+    with suppress(BlockingIOError):  # the end of the log
+        while True:
+            level, _, text = os.read(log, 8192).decode(errors="replace").partition(",")
+            if int(level) % 8 < 5 and os.path.basename(opened.device) in text:
+                loud.append(text)
+    os.close(log)
+    assert loud == []
 
 
 def test_a_killed_process_leaves_no_device(home: str) -> None:

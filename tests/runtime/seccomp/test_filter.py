@@ -133,7 +133,8 @@ def test_the_i386_entry_is_closed(confined: Callable[..., Any], in_child: Callab
         return result
 
     getpid, mount, ptrace, socketcall = 20, 21, 26, 102
-    if in_child(lambda: by_interrupt(getpid)) == -errno.ENOSYS:
+    # User-mode Linux takes the interrupt for an ordinary call.
+    if not in_child(lambda: by_interrupt(getpid) == os.getpid()):
         pytest.skip("this kernel has no i386 entry")
     assert confined(lambda: [by_interrupt(n) for n in (getpid, mount, ptrace, socketcall)]) == [-errno.ENOSYS] * 4
 
