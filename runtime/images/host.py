@@ -125,7 +125,7 @@ class HostImage:
             skeleton = _Skeleton(
                 digest, layer, self._boot_id, builder.trees, dict(builder.directories), dict(builder.files)
             )
-            with self._layers.locked(exclusive=False):
+            with self._layers.staging.locked(exclusive=False):
                 stage.place(layer)
                 self._write(skeleton)
         self._files_seen = time.monotonic()

@@ -2,25 +2,22 @@
 
     layers/<id>/tree         the layer in overlay's form; <id> is its OCI ChainID (of a bottom layer, its diff id)
     layers/<id>/layer.json   its size and number of entries
-    staging/<token>/         what one import has unpacked so far; `lock` in it is held (flock) while the import lives
-    lock                     the store's lock (flock); who holds what is said at the head of store.py
+    staging/<token>/<id>/    the same, while an import makes it    (staging.py)
 
 A layer's name covers all that lies below it, because its tree may: parents that its archive left out are made like
-those below, whiteouts are written only for what is there. It appears by one rename and is never changed. What is taken
-away is renamed into staging first, so that the slow deletion happens outside the lock and survives a crash.
+those below, whiteouts are written only for what is there. It appears by one rename and is never changed.
 """
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from dayfly.jobs.errors import ImageError
+from dayfly.runtime.staging import Staging
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +32,9 @@ class Layers:
     """The layers below the store's directory `root`."""
 
     def __init__(self, root: str) -> None:
-        self._root = root
         self._layers = f"{root}/layers"
-        self._staging = f"{root}/staging"
+        self.staging = Staging(root)
         os.makedirs(self._layers, 0o700, exist_ok=True)
-        os.makedirs(self._staging, 0o700, exist_ok=True)
 
     def tree(self, chain_id: str) -> str:
         """The absolute path of the layer's tree, whether it is there or not."""
@@ -69,44 +64,14 @@ class Layers:
         return {"sha256:" + name for name in os.listdir(self._layers)}
 
     @contextlib.contextmanager
-    def locked(self, *, exclusive: bool) -> Iterator[None]:
-        """Hold the store's lock: shared, so that no layer goes; exclusive, to take layers away or move a name."""
-        fd = os.open(f"{self._root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-            yield
-        finally:
-            os.close(fd)
-
-    @contextlib.contextmanager
     def stage(self) -> Iterator["Stage"]:
-        """A directory for new layers, deleted at the end with whatever has not been placed."""
-        path = f"{self._staging}/{secrets.token_hex(8)}"
-        with self.locked(exclusive=False):  # no sweep sees the directory without its lock
-            os.mkdir(path, 0o700)
-            lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+        """A place for new layers, deleted at the end with whatever has not been placed."""
+        with self.staging.stage() as path:
             yield Stage(path, self._layers)
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
 
-    def take_away(self, chain_ids: Iterable[str]) -> None:
-        """Rename layers out of the store, to be deleted as leftovers. Needs the exclusive lock."""
-        for chain_id in chain_ids:
-            os.rename(f"{self._layers}/{_hex(chain_id)}", f"{self._staging}/{secrets.token_hex(8)}")
-
-    def leftovers(self) -> list[str]:
-        """What was taken away, and what dead imports left. Needs the exclusive lock; stays true without it."""
-        paths = [f"{self._staging}/{name}" for name in os.listdir(self._staging)]
-        return [path for path in paths if not _is_being_made(path)]
-
-
-def delete(paths: Iterable[str]) -> None:
-    """Delete leftovers; another sweep may be deleting the same."""
-    for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
+    def take_away(self, chain_id: str) -> None:
+        """Take a layer out of the store; it is deleted with the staging area's leftovers. Needs the exclusive lock."""
+        self.staging.take_away(f"{self._layers}/{_hex(chain_id)}")
 
 
 class Stage:
@@ -152,21 +117,6 @@ class Stage:
 
     def _directory(self, chain_id: str) -> str:
         return f"{self._path}/{_hex(chain_id)}"
-
-
-def _is_being_made(path: str) -> bool:
-    """Whether a living import holds the lock of its staging directory."""
-    try:
-        lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
 
 
 def _rename(source: str, target: str) -> None:

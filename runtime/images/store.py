@@ -25,7 +25,6 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 
 from dayfly.jobs.errors import ImageError, ImageNotFound
-from dayfly.runtime.images import layers as layer_store
 from dayfly.runtime.images.budget import ImportLimits
 from dayfly.runtime.images.host import HostImage
 from dayfly.runtime.images.image import Entry, Image, Imported, read_config
@@ -35,6 +34,7 @@ from dayfly.runtime.images.manifest import Manifest
 from dayfly.runtime.images.names import Names
 from dayfly.runtime.images.reference import HOST, Kind, Reference, canonical, parse
 from dayfly.runtime.images.streams import ProgressCallback
+from dayfly.runtime.staging import delete
 from dayfly.runtime.syscalls import syncfs
 
 InUse = Callable[[], Collection[str]]
@@ -56,7 +56,7 @@ class ImageStore:
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         """While the body runs no layer is taken away."""
-        with self._layers.locked(exclusive=False):
+        with self._layers.staging.locked(exclusive=False):
             yield
 
     def resolve(self, reference: str) -> Image:
@@ -114,7 +114,7 @@ class ImageStore:
         parsed = parse(reference)
         if parsed.kind not in (Kind.NAME, Kind.DIGEST):
             raise ImageError(f"{reference!r} is not in the store, so it cannot be removed from it")
-        with self._layers.locked(exclusive=True):
+        with self._layers.staging.locked(exclusive=True):
             names = self._names.all()
             chosen = [parsed.name] if parsed.kind is Kind.NAME else [n for n, d in names.items() if d == parsed.digest]
             if not chosen or chosen[0] not in names:
@@ -128,7 +128,7 @@ class ImageStore:
 
         `in_use` gives the absolute paths of the layers that jobs and warm keepers use; called under the lock.
         """
-        with self._layers.locked(exclusive=True):
+        with self._layers.staging.locked(exclusive=True):
             manifests = [self._manifest(digest, name) for name, digest in self._names.all().items()]
             blobs = {digest for manifest in manifests for digest in manifest.blobs}
             needed = {chain_id for manifest in manifests for chain_id in manifest.chain_ids}
@@ -137,10 +137,11 @@ class ImageStore:
             unneeded = [layer for layer in self._layers.known() - needed if self._layers.tree(layer) not in used]
             freed = sum(self._layers.size_bytes(layer) for layer in unneeded)
             freed += self._names.delete_blobs_except(blobs)
-            self._layers.take_away(unneeded)
-            leftovers = self._layers.leftovers()
+            for layer in unneeded:
+                self._layers.take_away(layer)
+            leftovers = self._layers.staging.leftovers()
         self._known.clear()
-        layer_store.delete(leftovers)
+        delete(leftovers)
         return freed
 
     def _place(self, manifest: Manifest, name: str, stage: Stage) -> bool:
@@ -148,7 +149,7 @@ class ImageStore:
         fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             syncfs(fd)  # a layer is never looked at again: after a power cut its files must not be empty
-            with self._layers.locked(exclusive=True):
+            with self._layers.staging.locked(exclusive=True):
                 if not all(stage.place(chain_id) for chain_id in manifest.chain_ids):
                     return False
                 self._names.keep(manifest)

@@ -1,0 +1,190 @@
+"""`.dayflyignore`: what of a directory a job does not see, with gitignore's syntax and meaning.
+
+Only the one file in the top directory counts. As in git the last rule that matches decides, and nothing below a
+directory that is left out can be taken in again. Names are bytes, as git compares them.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+IGNORE_FILE = ".dayflyignore"
+_MAX_BYTES = 1 << 20
+_CLASSES: dict[bytes, Callable[[bytes], bool]] = {
+    b"alpha": bytes.isalpha,
+    b"digit": bytes.isdigit,
+    b"alnum": bytes.isalnum,
+    b"lower": bytes.islower,
+    b"upper": bytes.isupper,
+    b"space": bytes.isspace,
+    b"blank": lambda char: char in b" \t",
+    b"punct": lambda char: char.isascii() and char.decode().isprintable() and not char.isalnum() and char != b" ",
+    b"xdigit": lambda char: char in b"0123456789abcdefABCDEF",
+    b"cntrl": lambda char: char < b" " or char == b"\x7f",
+    b"print": lambda char: b" " <= char < b"\x7f",
+    b"graph": lambda char: b" " < char < b"\x7f",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: re.Pattern[bytes]
+    is_exception: bool
+    directories_only: bool
+    whole_path: bool
+
+
+class IgnoreRules:
+    """The rules of one `.dayflyignore`."""
+
+    def __init__(self, rules: tuple[_Rule, ...]) -> None:
+        self._rules = rules
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        return cls(tuple(rule for line in lines if (rule := _read_rule(line)) is not None))
+
+    @classmethod
+    def of(cls, directory: int) -> Self:
+        """The rules in the directory open at that descriptor; none when it has no such regular file."""
+        try:
+            fd = os.open(IGNORE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        except OSError:
+            return cls(())
+        with open(fd, "rb") as file:
+            is_regular = stat.S_ISREG(os.fstat(fd).st_mode)
+            return cls.parse(file.read(_MAX_BYTES)) if is_regular else cls(())
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def matches(self, path: bytes, *, is_directory: bool) -> bool:
+        """Whether the path (relative to the top, its parents not left out) is left out."""
+        name = path.rpartition(b"/")[2]
+        for rule in reversed(self._rules):
+            if rule.directories_only and not is_directory:
+                continue
+            if rule.pattern.fullmatch(path if rule.whole_path else name):
+                return not rule.is_exception
+        return False
+
+
+def ignored(source: str) -> list[str]:
+    """The paths, relative to `source`, that its `.dayflyignore` leaves out; of a whole directory only its own."""
+    fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        rules = IgnoreRules.of(fd)
+        return [os.fsdecode(path) for path in _ignored(fd, b"", rules)] if rules else []
+    finally:
+        os.close(fd)
+
+
+def _ignored(fd: int, prefix: bytes, rules: IgnoreRules) -> Iterator[bytes]:
+    with os.scandir(fd) as entries:
+        listed = sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_directory in listed:
+        if rules.matches(prefix + name, is_directory=is_directory):
+            yield prefix + name
+        elif is_directory:
+            try:
+                child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
+                continue
+            try:
+                yield from _ignored(child, prefix + name + b"/", rules)
+            finally:
+                os.close(child)
+
+
+def _read_rule(line: bytes) -> _Rule | None:
+    line = _without_trailing_spaces(line.removesuffix(b"\r"))
+    if not line or line.startswith(b"#"):
+        return None
+    is_exception = line.startswith(b"!")
+    line = line[1:] if is_exception else line
+    directories_only = line.endswith(b"/")
+    line = line[:-1] if directories_only else line
+    whole_path = b"/" in line
+    translated = _translate(line.removeprefix(b"/")) if line else None
+    if translated is None:
+        return None
+    return _Rule(re.compile(translated, re.DOTALL), is_exception, directories_only, whole_path)
+
+
+def _without_trailing_spaces(line: bytes) -> bytes:
+    kept = line.rstrip(b" ")
+    backslashes = len(kept) - len(kept.rstrip(b"\\"))
+    return line[: len(kept) + 1] if backslashes % 2 and len(kept) < len(line) else kept
+
+
+def _translate(pattern: bytes) -> bytes | None:
+    """git's wildmatch as a regular expression; None for a pattern that matches nothing (`a[`, `a\\`)."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(pattern):
+        char = pattern[at : at + 1]
+        if char == b"*":
+            end = at + len(pattern[at:]) - len(pattern[at:].lstrip(b"*"))
+            part, at = _stars(pattern, at, end)
+        elif char == b"?":
+            part, at = b"[^/]", at + 1
+        elif char == b"[":
+            found = _bracket(pattern, at + 1)
+            if found is None:
+                return None
+            part, at = found
+        elif char == b"\\":
+            if at + 1 == len(pattern):
+                return None
+            part, at = re.escape(pattern[at + 1 : at + 2]), at + 2
+        else:
+            part, at = re.escape(char), at + 1
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _stars(pattern: bytes, at: int, end: int) -> tuple[bytes, int]:
+    """`**` as a whole part of a path crosses slashes; any other run of stars is one star."""
+    begins = at == 0 or pattern[at - 1 : at] == b"/"
+    if end - at == 2 and begins and pattern[end : end + 1] == b"/":
+        return b"(?:.*/)?", end + 1
+    if end - at == 2 and begins and end == len(pattern):
+        return b".*", end
+    return b"[^/]*", end
+
+
+def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
+    """`[a-z]`, `[!…]`, `[^…]`, `[[:alpha:]]`, from behind the opening bracket; None when it is not closed."""
+    is_negated = pattern[at : at + 1] in (b"!", b"^")
+    at += is_negated
+    members: set[int] = set()
+    first = True
+    while first or pattern[at : at + 1] != b"]":
+        first = False
+        if pattern.startswith(b"[:", at):
+            end = pattern.find(b":]", at)
+            test = _CLASSES.get(pattern[at + 2 : end])
+            if end < 0 or test is None:
+                return None
+            members.update(code for code in range(128) if test(bytes([code])))
+            at = end + 2
+            continue
+        low, at = _literal(pattern, at)
+        high = low
+        if pattern[at : at + 1] == b"-" and pattern[at + 1 : at + 2] not in (b"]", b""):
+            high, at = _literal(pattern, at + 1)
+        if low is None or high is None:
+            return None
+        members.update(range(low, high + 1))
+    chosen = (set(range(256)) - members if is_negated else members) - {ord("/")}
+    return b"[" + b"".join(b"\\x%02x" % code for code in sorted(chosen)) + b"]" if chosen else b"(?!)", at + 1
+
+
+def _literal(pattern: bytes, at: int) -> tuple[int | None, int]:
+    if pattern[at : at + 1] == b"\\":
+        at += 1
+    return (pattern[at], at + 1) if at < len(pattern) else (None, at)
