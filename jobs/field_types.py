@@ -13,8 +13,19 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandle
 from dayfly.jobs import names, paths, scalars, spec
 from dayfly.jobs.state import Outcome
 
-_DURATION = {"type": ["number", "string"], "examples": ["90s", "5m", "1h30m", "00:20:00", 90]}
-_SIZE = {"type": ["integer", "string"], "examples": ["512M", "2G", 1073741824]}
+_DURATION = {
+    "type": ["number", "string"],
+    "minimum": 0,
+    "pattern": r"^[0-9][0-9.:wdhms]*$",
+    "examples": ["90s", "5m", "1h30m", "00:20:00", 90],
+}
+_SIZE = {
+    "type": ["integer", "string"],
+    "minimum": 0,
+    "pattern": r"^[0-9]+(\.[0-9]+)?([kKmMgGtTpPeE]([iI]?[bB])?|[bB])?$",
+    "examples": ["512M", "2G", 1073741824],
+}
+_ABSOLUTE = Field(json_schema_extra={"pattern": "^/"})
 _MIB = 1 << 20
 
 RETRIED = (
@@ -58,10 +69,14 @@ Argument = Annotated[str, AfterValidator(names.check_argument)]
 EnvName = Annotated[str, AfterValidator(names.check_env_name)]
 LabelName = Annotated[str, AfterValidator(names.check_label_name)]
 LabelValue = Annotated[str, AfterValidator(names.check_label_value)]
-QueueName = Annotated[str, AfterValidator(names.check_queue_name)]
+QueueName = Annotated[
+    str, AfterValidator(names.check_queue_name), Field(json_schema_extra={"pattern": "^[A-Za-z0-9_.-]{1,64}$"})
+]
 JobId = Annotated[str, AfterValidator(names.check_job_id)]
 HostId = Annotated[str, AfterValidator(names.check_host)]
-Digest = Annotated[str, AfterValidator(names.check_digest)]
+Digest = Annotated[
+    str, AfterValidator(names.check_digest), Field(json_schema_extra={"pattern": "^sha256:[0-9a-f]{64}$"})
+]
 Device = Annotated[str, AfterValidator(names.check_device)]
 Image = Annotated[str, AfterValidator(names.check_image)]
 User = Annotated[
@@ -71,9 +86,9 @@ User = Annotated[
     WithJsonSchema({"type": ["string", "integer"], "examples": ["1000:1000", "nobody"]}),
 ]
 
-AbsolutePath = Annotated[str, AfterValidator(paths.check_path)]
-Workdir = Annotated[str, AfterValidator(paths.check_workdir)]
-Target = Annotated[str, AfterValidator(paths.check_target)]
+AbsolutePath = Annotated[str, AfterValidator(paths.check_path), _ABSOLUTE]
+Workdir = Annotated[str, AfterValidator(paths.check_workdir), _ABSOLUTE]
+Target = Annotated[str, AfterValidator(paths.check_target), _ABSOLUTE]
 StatedPath = Annotated[str, AfterValidator(paths.check_directory)]
 Pattern = Annotated[str, AfterValidator(paths.check_pattern)]
 

@@ -20,6 +20,18 @@ from dayfly.jobs.state import Outcome, State, exit_code_of
 QUEUE_TIMEOUT = "queue_timeout"  # `reason` of a job that timed out before any worker took it
 CLIENT_LOST = "client_lost"  # `reason` of a job cancelled because its `dayfly run` has gone
 
+_ENDINGS = {
+    Outcome.SUCCEEDED: "succeeded",
+    Outcome.FAILED: "failed",
+    Outcome.SIGNALED: "was ended by a signal",
+    Outcome.TIMED_OUT: "ran longer than it may",
+    Outcome.OUT_OF_MEMORY: "ran out of memory",
+    Outcome.DISK_FULL: "ran out of disk",
+    Outcome.CANCELLED: "was cancelled",
+    Outcome.LOST: "was lost",
+    Outcome.REJECTED: "was rejected",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ImageUsed:
@@ -256,16 +268,19 @@ class Result:
             raise JobFailed(self)
         return self
 
-    def describe(self) -> str:
-        """The end in a few words: "failed with exit code 3", "timed_out: …", "running"."""
+    @property
+    def ending(self) -> str:
+        """The end in words that follow the job's name: "failed with exit code 3", "is running"."""
         if self.outcome is None:
-            return str(self.state)
-        words = str(self.outcome)
+            return f"is {self.state}"
+        if self.reason == QUEUE_TIMEOUT:
+            return "waited in the queue longer than it may"
         if self.outcome is Outcome.SIGNALED and self.signal is not None:
-            words += f" by {signal_name(self.signal)}"
-        elif self.outcome in (Outcome.FAILED, Outcome.DISK_FULL) and self.exit_code is not None:
-            words += f" with exit code {self.exit_code}"
-        return f"{words}: {self.message}" if self.message else words
+            return f"was ended by {signal_name(self.signal)}"
+        words = _ENDINGS[self.outcome]
+        if self.outcome in (Outcome.FAILED, Outcome.DISK_FULL) and self.exit_code is not None:
+            return f"{words} with exit code {self.exit_code}"
+        return words
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, the durations between the timings included for readers."""

@@ -46,4 +46,6 @@ def _tidy(schema: Any) -> Any:
 
 
 def _is_noise(key: str, value: Any) -> bool:
-    return (key == "title" and isinstance(value, str)) or (key == "default" and value in (None, {}, []))
+    if key == "default":
+        return value is None or isinstance(value, dict | list)
+    return key == "title" and isinstance(value, str)
