@@ -86,7 +86,7 @@ class JobFailed(DayflyError):
     """Raised by Result.check(); carries the Result."""
 
     def __init__(self, result: Result) -> None:
-        super().__init__(f"job {result.id} {result.ending}" + (f": {result.message}" if result.message else ""))
+        super().__init__(f"job {result.id} {result.describe()}")
         self.result = result
 
 

@@ -282,6 +282,10 @@ class Result:
             return f"{words} with exit code {self.exit_code}"
         return words
 
+    def describe(self) -> str:
+        """`ending`, and the message that says why: "was rejected: no image 'debian:13'"."""
+        return f"{self.ending}: {self.message}" if self.message else self.ending
+
     def to_json(self) -> dict[str, Any]:
         """JSON values, the durations between the timings included for readers."""
         document: dict[str, Any] = to_plain(self)
