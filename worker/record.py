@@ -55,6 +55,8 @@ class Record:
     store: str
     enqueued_at: float | None = None
     client_lease: bool = False
+    image_ref: str | None = None
+    image_digest: str | None = None
 
     def to_json(self) -> bytes:
         return json.dumps({"version": VERSION, **vars(self)}, default=_fields, separators=(",", ":")).encode()

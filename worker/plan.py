@@ -1,0 +1,240 @@
+"""From a job's spec, its image and what the operator decided to the record that a keeper runs.
+
+What this worker must not or cannot do for the job is a SpecError with the field's path: the job is rejected with it,
+never run with less than it asked for.
+"""
+
+import os
+import posixpath
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from dayfly.jobs.demand import Capacity, Demand
+from dayfly.jobs.errors import SpecError
+from dayfly.jobs.signals import parse_signal
+from dayfly.jobs.spec import IoLimit, JobSpec, Network
+from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
+from dayfly.runtime.images.image import DEFAULT_PATH, Image
+from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Shape, Workspace
+from dayfly.worker.host import host_id
+from dayfly.worker.settings import WorkerSettings
+
+WORKSPACE = "/workspace"
+_Number = TypeVar("_Number", int, float)
+_SIGTERM = 15
+_MIB = 1 << 20
+_LONGEST_ARGUMENT = 131_071  # MAX_ARG_STRLEN of execve(2), less the NUL
+
+# xtrace shows each command as it is about to run; PS4 must not reach the job's environment, so it is set, not given.
+_ECHO = "PS4='$ '; set -x\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What of a claim the plan needs."""
+
+    job_id: str
+    attempt: int
+
+
+class Planner:
+    """Makes plans for one worker. `hierarchy` None: this host has no control groups for us."""
+
+    def __init__(self, settings: WorkerSettings, share: Capacity, hierarchy: Hierarchy | None) -> None:
+        self._settings = settings
+        self._share = share
+        self._hierarchy = hierarchy
+        self._has_swap_limit = not unenforceable(hierarchy, Quotas(memory_bytes=1 << 30, swap_bytes=1))
+        self._cannot = unenforceable(hierarchy, Quotas(cpus=1.0, memory_bytes=1 << 30, pids=1))
+
+    def plan(self, spec: JobSpec, image: Image, identity: Identity, stdin: str | None) -> ContainerPlan:
+        """The container for one attempt; `stdin` is where the job's standard input will lie. Raises SpecError."""
+        return ContainerPlan(
+            shape=self.shape(spec, image),
+            process=self._process(spec, image, identity, stdin),
+            mounts=tuple(self._mount(number, spec) for number in range(len(spec.mounts))),
+            workspace=self._workspace(spec),
+            merge_streams=spec.merge_streams,
+        )
+
+    def shape(self, spec: JobSpec, image: Image) -> Shape:
+        """What can be prepared before the job comes: the same for all jobs that state the same limits."""
+        if spec.network is Network.HOST and not self._settings.allow.network_host:
+            raise SpecError("network", "the operator of this worker does not allow host ([allow] network_host)")
+        shm = spec.limits.shm_bytes
+        return Shape(
+            image_layers=image.layers,
+            host_trees=image.host_trees,
+            disk_bytes=spec.limits.disk_bytes or self._share.disk_mib * _MIB,
+            shm_bytes=self._settings.defaults.shm_bytes if shm is None else shm,
+            network=spec.network.value,
+            quotas=self._quotas(spec),
+        )
+
+    def stop_signal(self, spec: JobSpec, image: Image) -> int:
+        if spec.stop_signal is not None:
+            return spec.stop_signal
+        if not image.config.stop_signal:
+            return _SIGTERM
+        try:
+            return parse_signal(image.config.stop_signal)
+        except ValueError:
+            return _SIGTERM  # an image's own nonsense does not keep its jobs from running
+
+    def timeout_seconds(self, spec: JobSpec) -> float | None:
+        return self._settings.defaults.timeout_seconds if spec.timeout_seconds is None else spec.timeout_seconds
+
+    def stop_grace_seconds(self, spec: JobSpec) -> float:
+        stated = spec.stop_grace_seconds
+        return self._settings.defaults.stop_grace_seconds if stated is None else stated
+
+    def need(self, spec: JobSpec) -> Capacity:
+        return Demand.of(spec).need(self._share)
+
+    def _quotas(self, spec: JobSpec) -> Quotas:
+        stated = Quotas(
+            cpus=spec.limits.cpus,
+            cpu_burst_us=_microseconds(spec.limits.cpu_burst_seconds),
+            cpu_weight=spec.limits.cpu_weight,
+            memory_bytes=spec.limits.memory_bytes,
+            swap_bytes=spec.limits.swap_bytes,
+            pids=spec.limits.pids,
+            io=tuple(_io_quota(number, limit) for number, limit in enumerate(spec.limits.io)),
+        )
+        for field, reason in unenforceable(self._hierarchy, stated).items():
+            raise SpecError(_LIMIT_NAMES[field], f"this worker cannot enforce it: {reason}")
+        return Quotas(
+            cpus=stated.cpus or self._unless_lacking("cpus", self._share.cpus_milli / 1000),
+            cpu_burst_us=stated.cpu_burst_us,
+            cpu_weight=stated.cpu_weight,
+            memory_bytes=stated.memory_bytes or self._unless_lacking("memory_bytes", self._share.memory_mib * _MIB),
+            swap_bytes=0 if stated.swap_bytes is None and self._has_swap_limit else stated.swap_bytes,
+            pids=stated.pids or self._unless_lacking("pids", self._settings.defaults.pids),
+            io=stated.io,
+        )
+
+    def _unless_lacking(self, field: str, value: _Number) -> _Number | None:
+        return None if field in self._cannot else value
+
+    def _process(self, spec: JobSpec, image: Image, identity: Identity, stdin: str | None) -> Process:
+        return Process(
+            argv=_argv(spec, image),
+            env=_environment(spec, image, identity),
+            cwd=_directory(spec, image),
+            user=spec.user if spec.user is not None else image.config.user,
+            stdin=stdin,
+        )
+
+    def _mount(self, number: int, spec: JobSpec) -> Mount:
+        mount = spec.mounts[number]
+        path = f"mounts[{number}].source"
+        source = self._allowed(path, mount.source, self._settings.allow.mounts, "mounts")
+        return Mount(source=source, target=mount.target, writable=mount.writable)
+
+    def _workspace(self, spec: JobSpec) -> Workspace | None:
+        directory = spec.dir
+        if directory is None:
+            return None
+        if directory.bundle is not None:
+            return Workspace(source=self._bundle(directory.bundle))
+        if directory.path is None or directory.host != host_id():
+            raise SpecError("dir", f"lies on host {directory.host}, this is {host_id()}")
+        source = self._allowed("dir", directory.path, self._settings.allow.dirs, "dirs")
+        return Workspace(source=source, device=directory.device, inode=directory.inode)
+
+    def _bundle(self, digest: str) -> str:
+        path = self._settings.home / "bundles" / digest.removeprefix("sha256:")
+        if not path.is_dir():
+            raise SpecError("dir.bundle", f"{digest[:19]} is not on this host")
+        return str(path)
+
+    def _allowed(self, path: str, source: str, allowed: tuple[Path, ...] | None, key: str) -> str:
+        """`source` without links, when the operator lets jobs have it."""
+        try:
+            real = os.path.realpath(source, strict=True)
+        except OSError as error:
+            raise SpecError(path, f"{source} cannot be used on this worker: {error.strerror}") from error
+        if allowed is None or any(Path(real).is_relative_to(each) for each in allowed):
+            return real
+        raise SpecError(path, f"the operator of this worker does not allow {real} ([allow] {key})")
+
+
+_LIMIT_NAMES = {
+    "cpus": "limits.cpus",
+    "cpu_burst_us": "limits.cpu_burst",
+    "cpu_weight": "limits.cpu_weight",
+    "memory_bytes": "limits.memory",
+    "swap_bytes": "limits.swap",
+    "pids": "limits.pids",
+    "io": "limits.io",
+}
+
+
+def _argv(spec: JobSpec, image: Image) -> tuple[str, ...]:
+    """As Docker has it: `command` follows the entrypoint; a stated entrypoint drops the image's own command."""
+    if spec.script is not None:
+        return _script(spec.script)
+    entrypoint = image.config.entrypoint if spec.entrypoint is None else spec.entrypoint
+    command = spec.command
+    if command is None:
+        command = image.config.cmd if spec.entrypoint is None else ()
+    argv = (*entrypoint, *command)
+    if not argv or not argv[0]:
+        raise SpecError("command", f"is missing: the image {image.name} has no command of its own")
+    return argv
+
+
+def _script(script: str) -> tuple[str, ...]:
+    text = _ECHO + script
+    if len(os.fsencode(text)) > _LONGEST_ARGUMENT:
+        raise SpecError("script", f"is longer than the {_LONGEST_ARGUMENT - len(_ECHO)} bytes that a command may have")
+    return ("/bin/sh", "-e", "-c", text)
+
+
+def _environment(spec: JobSpec, image: Image, identity: Identity) -> dict[str, str]:
+    """What image and document name, and nothing of the worker's. HOME is init's to add: it knows the user."""
+    return {
+        "PATH": DEFAULT_PATH,
+        **image.config.env,
+        "CI": "true",
+        **spec.env,
+        "DAYFLY_JOB_ID": identity.job_id,
+        "DAYFLY_ATTEMPT": str(identity.attempt),
+        "DAYFLY_WORKSPACE": WORKSPACE,
+    }
+
+
+def _directory(spec: JobSpec, image: Image) -> str:
+    """The image's own command starts where the image says; what the job brings starts in its workspace."""
+    if spec.workdir is not None:
+        return posixpath.join(WORKSPACE, spec.workdir)
+    is_images_own = spec.script is None and spec.command is None and spec.dir is None
+    return (image.config.workdir if is_images_own else "") or WORKSPACE
+
+
+def _io_quota(number: int, limit: IoLimit) -> IoQuota:
+    return IoQuota(
+        device=_device(number, limit.device),
+        read_bps=limit.read_bps,
+        write_bps=limit.write_bps,
+        read_iops=limit.read_iops,
+        write_iops=limit.write_iops,
+    )
+
+
+def _device(number: int, device: str) -> str:
+    if not device.startswith("/"):
+        return device
+    try:
+        found = os.stat(device)
+    except OSError as error:
+        raise SpecError(f"limits.io[{number}].device", f"{device}: {error.strerror}") from error
+    if not stat.S_ISBLK(found.st_mode):
+        raise SpecError(f"limits.io[{number}].device", f"{device} is not a block device")
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+
+def _microseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1_000_000)

@@ -1,0 +1,129 @@
+"""From what the keeper read (exit.json) and what the agent knows (the record) to the Result that people see."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dayfly.jobs import result as results
+from dayfly.jobs.result import EffectiveLimits, ImageUsed, LogSummary, Result
+from dayfly.jobs.spec import JobSpec
+from dayfly.jobs.state import Cause, Outcome, State
+from dayfly.jobs.verdict import Ending, decide, warnings_of
+from dayfly.worker.exit import Artifact, Exit
+from dayfly.worker.host import host_id
+from dayfly.worker.record import Record
+
+DEAD_KEEPER = "its keeper died, killed by somebody or with the host's memory, and the job with it"
+
+
+def judge(ending: Exit) -> Outcome | None:
+    """The outcome; None when the job goes back to the queue without one."""
+    return decide(_ending(ending))
+
+
+def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None, warnings: Sequence[str]) -> Result:
+    """The result of one attempt that ended as `ending` says; `warnings` are the agent's own."""
+    facts = _ending(ending)
+    log = ending.log
+    return Result(
+        id=record.job_id,
+        name=spec.name,
+        state=State.FINISHED,
+        outcome=decide(facts),
+        exit_code=ending.exit_code,
+        signal=ending.signal,
+        message=_message(ending),
+        queue=record.queue,
+        host=host_id(),
+        worker=record.worker_name,
+        image=ImageUsed(record.image_ref or spec.image or "", record.image_digest),
+        limits=_limits(record, ending.effective),
+        features=ending.features,
+        timings=_timings(record, ending),
+        usage=results.Usage(**vars(ending.usage)),
+        samples=tuple(results.Sample(*row) for row in ending.samples),
+        oom=_oom(ending),
+        disk=_disk(ending),
+        pressure=results.Pressure(**vars(ending.pressure)) if ending.pressure else None,
+        warnings=(*warnings_of(facts), *ending.warnings, *warnings),
+        artifacts=tuple(_artifact(each) for each in ending.artifacts),
+        log=LogSummary(log_location, log.stdout_bytes, log.stderr_bytes, log.dropped_bytes),
+    )
+
+
+def refused(claim: Any, name: str | None, reason: str) -> Result:
+    """The result of a job that this worker must not or cannot run."""
+    timings = results.Timings(queued_at=claim.enqueued_at, claimed_at=claim.claimed_at)
+    return Result(
+        id=claim.job_id,
+        name=name,
+        state=State.FINISHED,
+        outcome=Outcome.REJECTED,
+        message=reason,
+        queue=claim.queue,
+        host=host_id(),
+        timings=timings,
+    )
+
+
+def died(is_cancelled: bool) -> Exit:
+    """Stands for the exit.json of a keeper that left none; cancelled all the same when that was asked for."""
+    cause = Cause.CANCELLED if is_cancelled else Cause.LEASE_LOST
+    return Exit(cause=cause.value, message=None if is_cancelled else DEAD_KEEPER)
+
+
+def _ending(ending: Exit) -> Ending:
+    return Ending(
+        cause=Cause(ending.cause),
+        exit_code=ending.exit_code,
+        signal=ending.signal,
+        oom_events=ending.oom.events if ending.oom else 0,
+        is_disk_reached=ending.disk is not None and ending.disk.reached,
+        fault_errno=ending.fault.errno if ending.fault else None,
+    )
+
+
+def _message(ending: Exit) -> str | None:
+    if ending.fault is None:
+        return ending.message
+    return f"{ending.fault.message}; {ending.fault.remedy}" if ending.fault.remedy else ending.fault.message
+
+
+def _limits(record: Record, effective: dict[str, Any]) -> EffectiveLimits:
+    shape = record.container.shape
+    burst_us = effective.get("cpu_burst_us")
+    return EffectiveLimits(
+        cpus=effective.get("cpus"),
+        cpu_burst_seconds=None if burst_us is None else burst_us / 1_000_000,
+        cpu_weight=effective.get("cpu_weight"),
+        memory_bytes=effective.get("memory_bytes"),
+        swap_bytes=effective.get("swap_bytes"),
+        disk_bytes=shape.disk_bytes,
+        pids=effective.get("pids"),
+        shm_bytes=shape.shm_bytes,
+        timeout_seconds=record.timeout_seconds,
+        stop_grace_seconds=record.stop_grace_seconds,
+    )
+
+
+def _timings(record: Record, ending: Exit) -> results.Timings:
+    return results.Timings(queued_at=record.enqueued_at, claimed_at=record.claimed_at, **vars(ending.timings))
+
+
+def _oom(ending: Exit) -> results.OomFacts | None:
+    oom = ending.oom
+    if oom is None:
+        return None
+    victims = tuple(results.OomVictim(victim.name, victim.rss_bytes) for victim in oom.victims)
+    return results.OomFacts(oom.events, victims, oom.limit_bytes, oom.peak_bytes)
+
+
+def _disk(ending: Exit) -> results.DiskFacts | None:
+    disk = ending.disk
+    if disk is None:
+        return None
+    biggest = tuple(results.PathSize(path, size) for path, size in disk.biggest)
+    return results.DiskFacts(disk.reached, disk.used_bytes, disk.limit_bytes, biggest)
+
+
+def _artifact(artifact: Artifact) -> results.ArtifactEntry:
+    return results.ArtifactEntry(**vars(artifact))

@@ -1,0 +1,211 @@
+"""Keepers that stand ready before there is a job: as many as there are slots, of the shape that the last job had.
+
+    asked ──(launcher: pid)──► born ──(file `ready`)──► ready ──take()──► a job's
+      └──────────── dies, or the launcher says no ───────────┘  → the next one after a pause that grows
+
+A keeper whose guess was wrong prepares once more at "go"; it is used all the same, for it has the rest.
+"""
+
+import os
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime.shape import Shape
+from dayfly.worker import jobfiles
+from dayfly.worker.launcher_client import Launcher, Reply
+from dayfly.worker.places import Places
+from dayfly.worker.watches import Watches
+
+LAYERS = "layers"
+
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass
+class Keeper:
+    """A keeper without a job. `pidfd` is -1 until the launcher has said that it is born."""
+
+    token: str
+    shape: Shape
+    directory: str
+    watch: int
+    control_fd: int
+    pid: int = 0
+    pidfd: int = -1
+    is_ready: bool = False
+    asked_at: float = field(default_factory=time.monotonic)
+
+    def go(self) -> bool:
+        """Let it run the record that lies in its directory. False when it is dead."""
+        try:
+            os.write(self.control_fd, b"go\n")
+        except BrokenPipeError:
+            return False
+        finally:
+            self.let_go()
+        return True
+
+    def let_go(self) -> None:
+        """Close our end of the control pipe: without "go" before it the keeper undoes everything and exits."""
+        if self.control_fd >= 0:
+            os.close(self.control_fd)
+            self.control_fd = -1
+
+
+class WarmKeepers:
+    """The keepers ahead of need. The agent brings the events; `problem` says why there are none, else None."""
+
+    def __init__(self, places: Places, watches: Watches, launcher: Launcher, wanted: int) -> None:
+        self.problem: str | None = None
+        self._places = places
+        self._watches = watches
+        self._launcher = launcher
+        self._wanted = wanted
+        self._keepers: dict[str, Keeper] = {}
+        self._by_watch: dict[int, Keeper] = {}
+        self._failures = 0
+        self._not_before = 0.0
+        self._held_layers: frozenset[str] = frozenset()
+
+    @property
+    def ready(self) -> int:
+        return sum(keeper.is_ready for keeper in self._keepers.values())
+
+    @property
+    def pause_seconds(self) -> float | None:
+        """How long until another one may be asked for after failures; None when nothing is held back."""
+        left = self._not_before - time.monotonic()
+        return left if left > 0 else None
+
+    def fill(self, shape: Shape) -> None:
+        """Ask for as many as are missing, of `shape`."""
+        if self.pause_seconds is not None:
+            return
+        for _ in range(self._wanted - len(self._keepers)):
+            if not self._ask(shape):
+                return
+
+    def take(self, shape: Shape) -> Keeper | None:
+        """A ready keeper, one of that very shape before all others; None when none is ready."""
+        ready = [keeper for keeper in self._keepers.values() if keeper.is_ready]
+        if not ready:
+            return None
+        keeper = next((each for each in ready if each.shape == shape), ready[0])
+        self._forget(keeper)
+        return keeper
+
+    def born(self, reply: Reply) -> Keeper | None:
+        """The launcher's answer. Returns the keeper, with its pidfd open, when there is one to watch."""
+        keeper = self._keepers.get(reply.token)
+        if keeper is None:
+            return None
+        if reply.pid is None:
+            self._fail(keeper, reply.error or "the launcher gave no reason")
+            return None
+        try:
+            keeper.pid, keeper.pidfd = reply.pid, os.pidfd_open(reply.pid)
+        except ProcessLookupError:
+            self._fail(keeper, self._reason(keeper))
+            return None
+        return keeper
+
+    def changed(self, watch: int, names: set[str]) -> bool:
+        """A directory changed. True when it is one of ours."""
+        keeper = self._by_watch.get(watch)
+        if keeper is not None and jobfiles.READY in names:
+            keeper.is_ready = True
+            self._failures = 0
+            self.problem = None
+        return keeper is not None
+
+    def died(self, keeper: Keeper) -> None:
+        """Its pidfd became readable though it had no job."""
+        if keeper.token in self._keepers:
+            self._fail(keeper, self._reason(keeper))
+
+    def relaunch(self, launcher: Launcher) -> None:
+        """The launcher is a new one: what was asked of the old one and not born will never be."""
+        self._launcher = launcher
+        for keeper in [each for each in self._keepers.values() if each.pidfd < 0]:
+            self._drop(keeper)
+
+    def close(self) -> None:
+        """Let all of them go. They undo what they prepared; wait for their pidfds if that matters."""
+        for keeper in list(self._keepers.values()):
+            self._forget(keeper)
+            keeper.let_go()
+
+    def all(self) -> list[Keeper]:
+        return list(self._keepers.values())
+
+    def _ask(self, shape: Shape) -> bool:
+        token = secrets.token_hex(8)
+        directory = self._places.keeper(token)
+        try:
+            self._hold_layers(shape)
+            os.mkdir(directory, 0o700)
+            watch = self._watches.watch(directory)
+        except OSError as error:
+            self._pause(str(HostError("prepare a keeper in", directory, error.errno)))
+            return False
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        keeper = Keeper(token, shape, directory, watch, writer)
+        self._keepers[token] = self._by_watch[watch] = keeper
+        try:
+            is_asked = self._launcher.request(token, shape, reader)
+        finally:
+            os.close(reader)
+        if not is_asked:
+            self._drop(keeper)
+        return is_asked
+
+    def _hold_layers(self, shape: Shape) -> None:
+        """Say which layers warm keepers use, before they do: the image store must not take them away (in_use.py)."""
+        if self._held_layers.issuperset(shape.image_layers):
+            return
+        held = {layer for keeper in self._keepers.values() for layer in keeper.shape.image_layers}
+        self._held_layers = frozenset(held | set(shape.image_layers))
+        path = f"{self._places.keepers}/{LAYERS}"
+        with open(f"{path}.new", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write("\n".join(sorted(self._held_layers)))
+        os.rename(f"{path}.new", path)
+
+    def _fail(self, keeper: Keeper, reason: str) -> None:
+        self._drop(keeper)
+        self._pause(reason)
+
+    def _pause(self, reason: str) -> None:
+        """One failure is tried again at once; then ever later, so that a broken host is not kept busy."""
+        self.problem = reason
+        pause = 0.0 if not self._failures else min(0.1 * 2**self._failures, _LONGEST_PAUSE_SECONDS)
+        self._failures = min(self._failures + 1, 12)
+        self._not_before = time.monotonic() + pause
+
+    def _reason(self, keeper: Keeper) -> str:
+        ending = jobfiles.read_exit(keeper.directory)
+        return ending.fault.message if ending and ending.fault else "a keeper died while it prepared a container"
+
+    def _drop(self, keeper: Keeper) -> None:
+        self._forget(keeper)
+        keeper.let_go()
+        if keeper.pidfd >= 0:
+            os.close(keeper.pidfd)
+            keeper.pidfd = -1
+        self._watches.unwatch(keeper.watch)
+        if not jobfiles.discard(keeper.directory):
+            self._places.throw_away(keeper.directory)
+
+    def _forget(self, keeper: Keeper) -> None:
+        self._keepers.pop(keeper.token, None)
+        self._by_watch.pop(keeper.watch, None)
+
+
+def layers_held(places: Places) -> list[str]:
+    """The layers that warm keepers of this home use."""
+    try:
+        with open(f"{places.keepers}/{LAYERS}", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
