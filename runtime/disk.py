@@ -67,6 +67,7 @@ class Disk:
     def __init__(self, mount_fd: int, device: str, size_bytes: int) -> None:
         self.mount_fd = mount_fd
         self.device = device
+        """As `/dev/loop3`; in io limits and readings it is `7:3`."""
         self.size_bytes = size_bytes
         first = os.statvfs(mount_fd)
         beyond_size = _free_bytes(first) - size_bytes

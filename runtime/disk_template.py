@@ -10,7 +10,6 @@ Making one takes 5 ms and a process, copying its few written blocks a tenth. Why
 
 import errno
 import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -117,6 +116,8 @@ def _find_or_make(home: str, size_bytes: int, layout: tuple[Directory, ...]) -> 
 
 
 def _make(path: str, size_bytes: int, layout: tuple[Directory, ...]) -> None:
+    import shutil  # heavy, and needed only here
+
     tree = f"{path}.tree"
     os.mkdir(tree, 0o755)
     try:
@@ -135,7 +136,9 @@ def _make(path: str, size_bytes: int, layout: tuple[Directory, ...]) -> None:
 
 
 def _mke2fs() -> str:
-    found = shutil.which("mke2fs", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    from shutil import which
+
+    found = which("mke2fs", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if found is None:
         raise Unsupported(
             "limit a job's disk",

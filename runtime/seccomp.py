@@ -10,7 +10,6 @@ whose numbers mean other things; a filter that looks at numbers alone is walked 
 architecture and bit 30 set in the number.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +84,8 @@ def cached(home: str, kept: int = capabilities.DEFAULT_MASK) -> str:
 
 def policy(architecture: str, kept: int = capabilities.DEFAULT_MASK) -> Policy:
     """Look the profile's names up for an architecture and a set of capabilities."""
-    import tomllib  # only where a filter is compiled
+    import json  # both only where a filter is compiled
+    import tomllib
 
     numbers: dict[str, int] = json.loads(_source(f"{architecture}.json"))
     profile = tomllib.loads(_source("profile.toml").decode())

@@ -235,17 +235,19 @@ class Cgroup:
         return None
 
     def _io_bytes(self) -> tuple[int | None, int | None]:
-        """Of the lines `8:0 rbytes=1 wbytes=2 …`; a loop device's bytes are counted below it again."""
+        """From lines `8:0 rbytes=1 wbytes=2 …`. What the job's own disk (a loop device, 7:N) passes down may be charged
+        to the job a second time below, or to nobody: so the larger of both sums, never their sum."""
         text = controlfile.read(self._fd, "io.stat")
         if text is None:
             return None, None
-        totals = {"rbytes": 0, "wbytes": 0}
+        loops, others = {"rbytes": 0, "wbytes": 0}, {"rbytes": 0, "wbytes": 0}
         for line in text.splitlines():
             device, *fields = line.split()
+            totals = loops if device.startswith("7:") else others
             for name, _, value in (field.partition("=") for field in fields):
-                if name in totals and not device.startswith("7:"):
+                if name in totals:
                     totals[name] += int(value)
-        return totals["rbytes"], totals["wbytes"]
+        return max(loops["rbytes"], others["rbytes"]), max(loops["wbytes"], others["wbytes"])
 
     def _effective_io(self) -> tuple[IoQuota, ...]:
         names = {"rbps": "read_bps", "wbps": "write_bps", "riops": "read_iops", "wiops": "write_iops"}

@@ -30,7 +30,7 @@ FILES = {
     "memory.events": "low 0\nhigh 0\nmax 7\noom 1\noom_kill 2\noom_group_kill 0\n",
     "memory.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
     "io.max": "",
-    "io.stat": "8:0 rbytes=100 wbytes=200 rios=1 wios=2 dbytes=0\n7:3 rbytes=50 wbytes=60 rios=1 wios=1\n254:0\n",
+    "io.stat": "8:0 rbytes=100 wbytes=200 rios=1 wios=2 dbytes=0\n7:3 rbytes=50 wbytes=360 rios=1 wios=1\n254:0\n",
     "io.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=20\n",
     "pids.max": "max\n",
     "pids.peak": "12\n",
@@ -82,7 +82,7 @@ def test_usage_is_read_from_its_files(directory: Path) -> None:
     usage = group.usage()
     assert (usage.cpu_user_seconds, usage.cpu_system_seconds, usage.cpu_throttled_seconds) == (2.0, 1.0, 0.25)
     assert (usage.memory_peak_bytes, usage.memory_bytes, usage.pids_peak) == (8192, 4096, 12)
-    assert (usage.io_read_bytes, usage.io_written_bytes) == (100, 200)
+    assert (usage.io_read_bytes, usage.io_written_bytes) == (100, 360)
     assert group.current().cpu_seconds == 3.0
     assert group.oom() == Oom(2, group.oom().victims)
     assert group.pressure() == Pressure(1.5, 0.0, 0.00002)
