@@ -131,6 +131,13 @@ class LogReader:
         if is_final:
             yield from self._segment_frames(is_final)
 
+    def skip_to(self, position: int) -> None:
+        """Pass over what an earlier reader has accounted for, up to a position that some cursor had."""
+        if self.cursor.position < position:
+            for _ in self.frames():
+                if self.cursor.position >= position:
+                    return
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

@@ -64,6 +64,19 @@ def test_a_reader_goes_on_where_another_stopped(directory):
     assert read == written
 
 
+def test_a_reader_finds_the_place_that_only_a_number_tells(directory):
+    """The position of an earlier reader, kept elsewhere, is enough to go on behind it."""
+    writer = LogWriter(directory, 8192)
+    for number in range(30):
+        writer.write(STDOUT, b"%d," % number * 20)
+    frames = LogReader(directory)
+    iterator = frames.frames()
+    before = b"".join(next(iterator).payload for _ in range(11))
+    other = LogReader(directory)
+    other.skip_to(frames.cursor.position)
+    assert before + _text(other.frames()) == b"".join(b"%d," % number * 20 for number in range(30))
+
+
 def test_a_log_over_the_cap_keeps_head_and_tail_and_says_what_it_dropped(directory, tmp_path):
     """What is on disk stays under the cap; a late reader gets the beginning, one note with the count, and the end."""
     writer = LogWriter(directory, 16384)
