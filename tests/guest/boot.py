@@ -22,7 +22,7 @@ def main() -> None:
         _mount_everything()
         _load_modules()
         status = _run_tests(arguments)
-    except BaseException as error:  # PID 1 must not end: the kernel would panic
+    except BaseException as error:  # noqa: BLE001 - PID 1 must not end: the kernel would panic
         print(f"dayfly-guest: {error!r}", flush=True)
         status = 125
     print(f"dayfly-guest: exit {status}", flush=True)
