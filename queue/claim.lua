@@ -1,0 +1,138 @@
+-- claim: the oldest job, by priority and then by age, that fits what a worker has free.
+--
+-- It costs O(classes): jobs of one class are alike to a worker, so only the classes' heads are looked at, in the order
+-- of the index. Nothing is scanned; a thousand jobs that do not fit are one class.
+--
+-- Fairness: small jobs could for ever slip past a large one that never finds enough free. A head that was refused for
+-- longer than the worker's patience therefore reserves a worker that could hold it when empty. That worker takes
+-- nothing else until it has taken this one, somebody else has, or the reservation has run out.
+
+local RESERVED = OWN .. ':reserved'
+
+-- Whether the worker may take such a job at all, whatever it has free.
+local function accepts(worker, demand)
+  if demand.host and demand.host ~= worker.host then return false end
+  if demand.labels then
+    for label in string.gmatch(demand.labels, '[^,]+') do
+      if not worker.labels[label] then return false end
+    end
+  end
+  return true
+end
+
+local function fits(worker, demand, room)
+  return (demand.cpus or worker.share[1]) <= room[1]
+    and (demand.memory or worker.share[2]) <= room[2]
+    and (demand.disk or worker.share[3]) <= room[3]
+end
+
+-- The head of the index's entry, that is a job which really is queued. Ids whose hash has expired, was deleted or was
+-- moved on by somebody else are dropped.
+local function pop(class)
+  for _ = 1, 1000 do
+    local id = call('LPOP', list_key(class))
+    if not id then break end
+    local job = call('HMGET', job_key(id), 'status', 'data', 'dayfly_queued_at', 'dayfly_client', 'dayfly_attempts',
+      'dayfly_queue_timeout')
+    if job[1] == 'queued' and job[2] then
+      index(class)
+      return id, job
+    end
+  end
+  index(class)
+  return nil
+end
+
+local function forget_reservation(worker, id)
+  call('HDEL', RESERVED, 'worker:' .. worker, 'job:' .. id)
+end
+
+-- The class that the worker is kept free for, or nil.
+local function reservation(worker, at)
+  local held = call('HGET', RESERVED, 'worker:' .. worker.name)
+  if not held then return nil end
+  local class, id, expires = string.match(held, '^(.*)\n(.*)\n(.*)$')
+  if tonumber(expires) > at and call('LINDEX', list_key(class), 0) == id then return class end
+  forget_reservation(worker.name, id)
+  return nil
+end
+
+-- The head of `class` does not fit now: reserve this worker for it when it has been refused long enough.
+-- Returns 'reserved', 'noted', or 'elsewhere' when another worker is being kept free for it already.
+local function refuse(worker, class, at)
+  local head = call('LINDEX', list_key(class), 0)
+  if not head then return 'elsewhere' end
+  local other = call('HGET', RESERVED, 'job:' .. head)
+  if other then
+    local name, expires = string.match(other, '^(.*)\n(.*)$')
+    if tonumber(expires) > at then return 'elsewhere' end
+    forget_reservation(name, head)
+  end
+  local refused = OWN .. ':refused:' .. queue_of(class)
+  local id, since = string.match(call('HGET', refused, class) or '', '^(.*)\n(.*)$')
+  if id ~= head then
+    since = at
+    call('HSET', refused, class, head .. '\n' .. text(at))
+  end
+  if at - tonumber(since) < worker.patience then return 'noted' end
+  local expires = text(at + worker.reservation)
+  call('HSET', RESERVED, 'worker:' .. worker.name, class .. '\n' .. head .. '\n' .. expires,
+    'job:' .. head, worker.name .. '\n' .. expires)
+  call('HDEL', refused, class)
+  return 'reserved'
+end
+
+-- The job is this worker's: what RQ's worker writes before it runs a job, and our lease and fence.
+local function hold(worker, id, class, job, execution, at)
+  local key, member, when = job_key(id), id .. ':' .. execution, text(at)
+  local fence = call('HINCRBY', key, 'dayfly_fence', 1)
+  local attempt = call('HINCRBY', key, 'dayfly_attempt', 1)
+  call('HSET', key, 'status', 'started', 'started_at', iso(at), 'last_heartbeat', iso(at), 'worker_name', worker.name,
+    'ended_at', '', 'dayfly_state', 'starting')
+  if fence > 1 then
+    -- an attempt before this one, or `rq requeue` of a finished job
+    call('HDEL', key, 'dayfly_outcome', 'dayfly_result', 'dayfly_cancel', 'dayfly_log_position')
+    call('PERSIST', OWN .. ':log:' .. id)
+  end
+  call('PERSIST', key)
+  call('HSET', RQ .. ':execution:' .. member, 'id', execution, 'job_id', id, 'created_at', when,
+    'last_heartbeat', when, 'worker_name', worker.name)
+  call('ZADD', RQ .. ':executions:' .. id, '+inf', execution)
+  call('ZADD', RQ .. ':wip:' .. class, '+inf', member)
+  call('SADD', RQ .. ':worker:' .. worker.name .. ':executions', member)
+  if call('EXISTS', RQ .. ':worker:' .. worker.name) == 1 then
+    call('HSET', RQ .. ':worker:' .. worker.name, 'state', 'busy')
+  end
+  call('ZADD', OWN .. ':leases', text(at + worker.lease), member)
+  if job[6] then call('ZREM', OWN .. ':deadlines', id) end
+  local reserved = call('HGET', RESERVED, 'job:' .. id)
+  if reserved then forget_reservation(string.match(reserved, '^[^\n]*'), id) end
+  tell(id, 'starting')
+  return {id, class, attempt, tostring(fence), job[2], job[3] or when, when, job[4] or '', job[5] or ''}
+end
+
+-- `description` is the worker's unchanging part as JSON: name, host, labels, queues, offer, share, lease, patience,
+-- reservation. Returns the claim's fields, or false.
+local function claim(description, execution, cpus, memory, disk)
+  local worker = cjson.decode(description)
+  local free = {tonumber(cpus), tonumber(memory), tonumber(disk)}
+  local at = now()
+  local only = reservation(worker, at)
+  local may_reserve = not only
+  for _, queue in ipairs(worker.queues) do
+    for _, class in ipairs(call('ZRANGE', OWN .. ':index:' .. queue, 0, -1)) do
+      local demand = demand_of(class)
+      if (not only or only == class) and accepts(worker, demand) then
+        if fits(worker, demand, free) then
+          local id, job = pop(class)
+          if id then return hold(worker, id, class, job, execution, at) end
+        elseif may_reserve and fits(worker, demand, worker.offer) then
+          local answer = refuse(worker, class, at)
+          if answer == 'reserved' then return false end
+          if answer == 'noted' then may_reserve = false end
+        end
+      end
+    end
+  end
+  return false
+end

@@ -1,0 +1,36 @@
+"""A claim: one execution's hold on one job, as the worker that has it sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dayfly.jobs.result import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`class_name` is the RQ list the job came from; `attempt` counts from 1; times are Unix seconds by Redis.
+
+    `fence` rises with each execution of a job: whatever an older one still does is refused. `earlier` are the
+    attempts before this one that were counted or had a story, oldest first.
+    """
+
+    job_id: str
+    queue: str
+    class_name: str
+    worker_name: str
+    execution_id: str
+    attempt: int
+    fence: str
+    document: Mapping[str, Any]
+    enqueued_at: float
+    claimed_at: float
+    client_lease: bool
+    earlier: tuple[Attempt, ...] = field(default=())
+
+    @property
+    def member(self) -> str:
+        """The execution's name in RQ's registries and in ours."""
+        return f"{self.job_id}:{self.execution_id}"

@@ -1,0 +1,217 @@
+"""A worker's side of the queue: its record, the claims it makes, keeps and gives back.
+
+One Consumer per worker and thread. `claim` and `turn` are the hot path: one script, one round trip each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from dayfly.jobs.demand import Capacity, Demand, class_name
+from dayfly.queue import fields as job_fields
+from dayfly.queue import keys, scripts, transitions
+from dayfly.queue.claims import Claim
+from dayfly.queue.connection import translated
+from dayfly.queue.fields import read_attempts
+from dayfly.queue.payload import PayloadError, read_document
+from dayfly.queue.worker_record import WorkerRecord
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from dayfly.jobs.result import Attempt, Result
+    from dayfly.jobs.state import State
+
+LEASE_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
+RESERVATION_SECONDS = 600.0
+
+
+class Hold(StrEnum):
+    """How a claim stands, as renew() found it."""
+
+    HELD = "held"
+    CANCEL = "cancel"  # its cancel was asked for
+    KILL = "kill"  # likewise, without a grace period
+    LOST = "lost"  # another execution has the job, or nobody: stop it, and report nothing
+
+
+class Consumer:
+    """`offer` is what the worker has when empty, `share` what a job takes that does not state its demands.
+
+    Queues are served in the order given. `patience_seconds`: how long the oldest job may be refused for want of room
+    before a worker is kept free for it (0: at once).
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        worker_name: str,
+        queues: Sequence[str],
+        host_id: str,
+        labels: Mapping[str, str],
+        *,
+        offer: Capacity,
+        share: Capacity,
+        lease_seconds: float = LEASE_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+        reservation_seconds: float = RESERVATION_SECONDS,
+    ) -> None:
+        self._redis = redis
+        self.worker_name = worker_name
+        self.queues = tuple(queues)
+        self.lease_seconds = lease_seconds
+        self.record = WorkerRecord(redis, worker_name, self.queues)
+        self._description = json.dumps(
+            {
+                "name": worker_name,
+                "host": _written(Demand(host=host_id)).removeprefix("h"),
+                "labels": {_written(Demand(labels=(pair,))).removeprefix("l"): True for pair in labels.items()},
+                "queues": self.queues,
+                "offer": _amounts(offer),
+                "share": _amounts(share),
+                "lease": lease_seconds,
+                "patience": patience_seconds,
+                "reservation": reservation_seconds,
+            }
+        )
+
+    def register(self, about: Mapping[str, str] | None = None) -> None:
+        """Appear among RQ's workers; `about` is shown beside (slots, capacity). Raises a QueueError."""
+        self.record.register(about or {})
+
+    def heartbeat(self) -> None:
+        """Stay among RQ's workers: once a minute will do. Raises a QueueError."""
+        self.record.heartbeat()
+
+    def unregister(self) -> None:
+        """Leave RQ's workers. What is still held stays held until its lease ends. Raises a QueueError."""
+        self.record.unregister()
+
+    def claim(self, free: Capacity | None) -> Claim | None:
+        """Take the oldest job that fits into `free`; None when there is none, or no slot (`free` None).
+
+        Raises a QueueError. When the answer was lost the job may be ours all the same: executions() tells.
+        """
+        if free is None:
+            return None
+        execution_id = token_hex(16)
+        return self._read(scripts.CLAIM(self._redis, *self._claim_arguments(execution_id, free)), execution_id)
+
+    def finish(self, claim: Claim, result: Result) -> bool:
+        """End the job with `result`. False when it is not ours any more: clean up, report nothing."""
+        return transitions.finish(self._redis, claim, result)
+
+    def turn(self, claim: Claim, result: Result, free: Capacity) -> tuple[bool, Claim | None]:
+        """finish() and claim() in one round trip; `free` includes what the finished job held."""
+        execution_id = token_hex(16)
+        ending = transitions.finish_arguments(claim, result)
+        left, found = scripts.TURN(self._redis, *ending, *self._claim_arguments(execution_id, free))
+        transitions.settle(self._redis, claim, left)
+        return left >= 0, self._read(found, execution_id)
+
+    def requeue(
+        self, claim: Claim, *, count_attempt: bool, attempt: Attempt | None = None, pause_seconds: float = 0.0
+    ) -> bool:
+        """Put the job back into its queue. False when it is not ours any more."""
+        return transitions.requeue(
+            self._redis, claim, count_attempt=count_attempt, attempt=attempt, pause_seconds=pause_seconds
+        )
+
+    def mark(self, claim: Claim, state: State) -> bool:
+        """Say that the job is running or collecting. False when it is not ours any more."""
+        return transitions.mark(self._redis, claim, state)
+
+    def renew(self, claims: Iterable[Claim]) -> dict[str, Hold]:
+        """Move the leases of all on, in one round trip: how each stands, by job id. Raises a QueueError."""
+        held = list(claims)
+        if not held:
+            return {}
+        rows = [(each.job_id, each.class_name, each.execution_id, each.fence) for each in held]
+        words = scripts.RENEW(
+            self._redis, self.worker_name, self.lease_seconds, *(value for row in rows for value in row)
+        )
+        return {each.job_id: Hold(word.decode()) for each, word in zip(held, words, strict=True)}
+
+    def executions(self) -> list[Claim]:
+        """What Redis says this worker holds: for its start, and after a lost answer. Raises a QueueError."""
+        with translated(self._redis):
+            members = [member.decode() for member in self._redis.zrange(keys.LEASES, 0, -1)]
+        return [claim for claim in held_claims(self._redis, members) if claim.worker_name == self.worker_name]
+
+    def _claim_arguments(self, execution_id: str, free: Capacity) -> tuple[str | int, ...]:
+        return self._description, execution_id, free.cpus_milli, free.memory_mib, free.disk_mib
+
+    def _read(self, found: list[Any] | None, execution_id: str) -> Claim | None:
+        if not found:
+            return None
+        job_id, name, attempt, fence, payload, queued_at, claimed_at, client, attempts = found
+        return Claim(
+            job_id=job_id.decode(),
+            queue=name.decode().partition("@")[0],
+            class_name=name.decode(),
+            worker_name=self.worker_name,
+            execution_id=execution_id,
+            attempt=attempt,
+            fence=fence.decode(),
+            document=_document(payload),
+            enqueued_at=float(queued_at),
+            claimed_at=float(claimed_at),
+            client_lease=bool(client),
+            earlier=read_attempts(attempts),
+        )
+
+
+def held_claims(redis: Redis, members: Sequence[str]) -> list[Claim]:
+    """The claims behind executions ("job:execution"); those whose job or execution is gone are left out."""
+    pairs = [member.rsplit(":", 1) for member in members]
+    with translated(redis):
+        pipeline = redis.pipeline(transaction=False)
+        for job_id, execution_id in pairs:
+            pipeline.hgetall(keys.execution(job_id, execution_id))
+        executions = pipeline.execute()
+    jobs = job_fields.fetch(redis, [job_id for job_id, _ in pairs])
+    return [
+        _held_claim(job_id, execution_id, job, execution)
+        for (job_id, execution_id), job, execution in zip(pairs, jobs, executions, strict=True)
+        if job and execution
+    ]
+
+
+def _held_claim(job_id: str, execution_id: str, job: job_fields.Fields, execution: job_fields.Fields) -> Claim:
+    claimed_at = float(execution[b"created_at"])
+    return Claim(
+        job_id=job_id,
+        queue=job_fields.queue_of(job),
+        class_name=job[b"origin"].decode(),
+        worker_name=execution[b"worker_name"].decode(),
+        execution_id=execution_id,
+        attempt=int(job.get(b"dayfly_attempt", 1)),
+        fence=job.get(b"dayfly_fence", b"").decode(),
+        document=job_fields.document_of(job),
+        enqueued_at=job_fields.seconds(job, b"dayfly_queued_at") or claimed_at,
+        claimed_at=claimed_at,
+        client_lease=b"dayfly_client" in job,
+        earlier=read_attempts(job.get(b"dayfly_attempts")),
+    )
+
+
+def _document(payload: bytes) -> Mapping[str, Any]:
+    """Empty for a payload that is none of ours: the worker's own door then rejects the job with the reason."""
+    try:
+        return read_document(payload)
+    except PayloadError:
+        return {}
+
+
+def _written(demand: Demand) -> str:
+    """A host or label as it is written in the names of classes."""
+    return class_name("q", demand).removeprefix("q@-:-:-:")
+
+
+def _amounts(capacity: Capacity) -> tuple[int, int, int]:
+    return capacity.cpus_milli, capacity.memory_mib, capacity.disk_mib

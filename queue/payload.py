@@ -1,0 +1,56 @@
+"""What RQ keeps of a call in a job's `data`: zlib over JSON, [function, instance, args, kwargs].
+
+RQ inflates it without a bound and before any check: 522 KB in Redis became 512 MiB in a worker. Here nothing is
+inflated beyond what a document may have, nothing is unpickled and nothing imported.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+FUNCTION = "dayfly.execute"
+MAX_PAYLOAD_BYTES = 4 << 20
+
+
+class PayloadError(Exception):
+    """Why a payload is no job of ours, in words for whoever enqueued it."""
+
+
+def read_document(payload: bytes) -> Mapping[str, Any]:
+    """The document that a payload carries. Raises PayloadError."""
+    call = _parse(_inflate(payload))
+    if not isinstance(call, list) or len(call) != 4:
+        raise PayloadError("its payload is not RQ's [function, instance, arguments, keywords]")
+    function, instance, arguments, keywords = call
+    if function != FUNCTION:
+        raise PayloadError(f"its function is {str(function)[:80]!r}; only {FUNCTION} is run here, nothing is imported")
+    if instance is not None or keywords or not isinstance(arguments, list) or len(arguments) != 1:
+        raise PayloadError(f"{FUNCTION} takes one argument, the job's document")
+    if not isinstance(arguments[0], dict):
+        raise PayloadError("the document must be a map of fields")
+    return arguments[0]
+
+
+def _inflate(payload: bytes) -> bytes:
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise PayloadError(f"its payload is larger than {MAX_PAYLOAD_BYTES >> 20} MiB")
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(payload, MAX_PAYLOAD_BYTES)
+    except zlib.error:
+        return payload  # RQ takes an uncompressed one too
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise PayloadError(f"its payload is larger than {MAX_PAYLOAD_BYTES >> 20} MiB when inflated, or cut off")
+    return text
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # a pickle begins with 0x80, which no JSON does
+        hint = "it is a pickle: give the Queue serializer=rq.serializers.JSONSerializer"
+        raise PayloadError(hint if text[:1] == b"\x80" else "its payload is not JSON") from error

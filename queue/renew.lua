@@ -1,0 +1,20 @@
+-- renew: move the leases of a worker's executions on. ARGV: the worker, seconds, then id, class, execution, fence of each.
+--
+-- A lease that has run out but was not reaped yet is renewed: its execution still holds the job.
+-- Returns one word for each: held, cancel (its cancel was asked for), kill (likewise, without grace), lost.
+local at = now()
+local words = {}
+for i = 3, #ARGV, 4 do
+  local id, class, execution, fence = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local member = id .. ':' .. execution
+  local job = call('HMGET', job_key(id), 'dayfly_fence', 'dayfly_cancel')
+  if job[1] ~= fence or not call('ZSCORE', RQ .. ':wip:' .. class, member) then
+    words[#words + 1] = 'lost'
+  else
+    call('ZADD', OWN .. ':leases', text(at + tonumber(ARGV[2])), member)
+    call('HSET', job_key(id), 'last_heartbeat', iso(at))
+    call('HSET', RQ .. ':execution:' .. member, 'last_heartbeat', text(at))
+    words[#words + 1] = job[2] or 'held'
+  end
+end
+return words
