@@ -78,7 +78,7 @@ class Container:
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas)
             disk = open_disk(host.home, shape.disk_bytes or 0, token, layout(shape.host_trees))
-            parts.callback(disk.close)
+            parts.callback(disk.discard)
             namespaces = Namespaces.make(ids.first, shape.network)
             parts.callback(namespaces.close)
             _map_owners(disk, namespaces)

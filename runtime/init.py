@@ -231,7 +231,8 @@ def _report(channel: Channel, command: int) -> None:
         if pid == command:
             break
     code = os.waitstatus_to_exitcode(status)
-    channel.send(Message.EXITED, code=code, alone=_is_alone())
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    channel.send(Message.EXITED, code=code, alone=_is_alone(), read=spent.ru_inblock, written=spent.ru_oublock)
 
 
 def _is_alone() -> bool:

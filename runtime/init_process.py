@@ -12,6 +12,8 @@ from dayfly.runtime import init, syscalls
 from dayfly.runtime.channel import Channel, Message
 from dayfly.runtime.shape import ContainerPlan
 
+_BLOCK_BYTES = 512  # of ru_inblock and ru_oublock
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -28,11 +30,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How the command ended; `is_alone` when no other process of the job was left. init killed counts as SIGKILL."""
+    """How the command ended; `is_alone` when no other process of the job was left. init killed counts as SIGKILL.
+
+    The io is that of the processes which init reaped (getrusage(2)): the only count where cgroup v1 has none.
+    """
 
     exit_code: int | None
     signal: int | None
     is_alone: bool
+    io_read_bytes: int | None = None
+    io_written_bytes: int | None = None
 
 
 class InitProcess:
@@ -84,8 +91,15 @@ class InitProcess:
         received = self._channel.receive()
         if received is None:
             return End(None, signal.SIGKILL, is_alone=False)
-        code = received[1]["code"]
-        return End(code if code >= 0 else None, -code if code < 0 else None, received[1]["alone"])
+        fields = received[1]
+        code = fields["code"]
+        return End(
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            is_alone=fields["alone"],
+            io_read_bytes=fields["read"] * _BLOCK_BYTES,
+            io_written_bytes=fields["written"] * _BLOCK_BYTES,
+        )
 
     def stop(self) -> None:
         """Ask the command to end: init passes the stop signal on."""

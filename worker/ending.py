@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 
 from dayfly.runtime.container import Container
+from dayfly.runtime.init_process import End
 from dayfly.worker import artifacts
 from dayfly.worker.exit import Disk, LogSize, Oom, Pressure, Timings, Usage, Victim
 from dayfly.worker.jobdir import JobDirectory
@@ -41,7 +42,7 @@ class Ending:
             spawn_errno=outcome.spawn_errno,
             message=outcome.message,
             timings=self._timings(outcome),
-            usage=self._usage(disk),
+            usage=self._usage(disk, outcome.end),
             samples=tuple(outcome.samples.rows),
             oom=self._oom(),
             disk=disk,
@@ -55,15 +56,15 @@ class Ending:
     def _timings(self, outcome: Outcome) -> Timings:
         return Timings(self._image_ready_at, outcome.started_at, outcome.finished_at, time.time())
 
-    def _usage(self, disk: Disk) -> Usage:
+    def _usage(self, disk: Disk, end: End) -> Usage:
         reading = self._container.usage()
         return Usage(
             cpu_user_seconds=reading.cpu_user_seconds,
             cpu_system_seconds=reading.cpu_system_seconds,
             cpu_throttled_seconds=reading.cpu_throttled_seconds,
             memory_peak_bytes=reading.memory_peak_bytes,
-            io_read_bytes=reading.io_read_bytes,
-            io_written_bytes=reading.io_written_bytes,
+            io_read_bytes=end.io_read_bytes if reading.io_read_bytes is None else reading.io_read_bytes,
+            io_written_bytes=end.io_written_bytes if reading.io_written_bytes is None else reading.io_written_bytes,
             pids_peak=reading.pids_peak,
             disk_used_bytes=disk.used_bytes,
         )
