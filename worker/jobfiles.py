@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import time
-from typing import Any
+from collections.abc import Iterable
 
 from dayfly.worker import exit as exits
 from dayfly.worker import record as records
@@ -16,8 +16,9 @@ from dayfly.worker.exit import Exit
 from dayfly.worker.record import Record
 
 READY, RUNNING, COLLECTING = "ready", "running", "collecting"
-_LEASE, _STOP, _SHIPPED, _STDIN = "lease", "stop", "shipped", "stdin"
-_KNOWN = ("lock", records.NAME, exits.NAME, READY, RUNNING, COLLECTING, _LEASE, _STOP, _SHIPPED, _STDIN, "log")
+_LEASE, _STOP, _STDIN = "lease", "stop", "stdin"
+_KNOWN = ("lock", records.NAME, exits.NAME, READY, RUNNING, COLLECTING, _LEASE, _STOP, _STDIN, "log")
+_OTHERS = ("log.", *(f"{name}." for name in _KNOWN))
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _LARGEST = 64 << 20
 
@@ -65,18 +66,6 @@ def read_stop(directory: str) -> str | None:
     return reason if isinstance(reason, str) else None
 
 
-def write_shipped(directory: str, cursor: dict[str, int]) -> None:
-    _write(directory, _SHIPPED, json.dumps(cursor).encode())
-
-
-def read_shipped(directory: str) -> dict[str, Any]:
-    try:
-        found = json.loads(_read(directory, _SHIPPED))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def write_stdin(directory: str, content: bytes) -> None:
     _write(directory, _STDIN, content)
 
@@ -89,18 +78,45 @@ def has(directory: str, name: str) -> bool:
     return os.path.exists(f"{directory}/{name}")
 
 
-def discard(directory: str) -> bool:
-    """Delete a job's directory by the names that are ours: nine unlinks, no walk. False when others are left in it."""
-    for name in _KNOWN:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{directory}/{name}")
+def discard(directory: str, directory_fd: int | None = None) -> bool:
+    """Delete a job's directory by the names that are ours: a dozen unlinks, no walk. False when others are left.
+
+    With `directory_fd` only what lies in that very directory is deleted, whatever has taken its path.
+    """
     try:
-        os.rmdir(directory)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if directory_fd is None else directory_fd
     except FileNotFoundError:
         return True
-    except OSError:
-        return False
-    return True
+    try:
+        _unlink(fd, _KNOWN)
+        return _remove(directory, fd)
+    finally:
+        if directory_fd is None:
+            os.close(fd)
+
+
+def _unlink(directory_fd: int, names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory_fd)
+
+
+def _remove(directory: str, directory_fd: int) -> bool:
+    """Remove the directory; when it is not empty, its log's segments and half-written files first."""
+    for is_last in (False, True):
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            if not os.path.samestat(os.stat(directory), os.fstat(directory_fd)):
+                return True  # another attempt of the job lies there by now
+            if is_last:
+                return False
+            _unlink(directory_fd, [name for name in os.listdir(directory_fd) if name.startswith(_OTHERS)])
+        else:
+            return True
+    return False
 
 
 def _write(directory: str, name: str, content: bytes) -> None:

@@ -38,6 +38,7 @@ class ArtifactRules:
 class Record:
     job_id: str
     queue: str
+    class_name: str
     execution_id: str
     attempt: int
     fence: str
@@ -53,8 +54,9 @@ class Record:
     log_limit_bytes: int
     artifacts: ArtifactRules | None
     store: str
-    enqueued_at: float | None = None
+    enqueued_at: float
     client_lease: bool = False
+    earlier: tuple[Mapping[str, Any], ...] = ()  # the attempts before this one, as the queue has them
     image_ref: str | None = None
     image_digest: str | None = None
 
@@ -70,7 +72,9 @@ class Record:
                 raise ValueError("record of another version")
             rules = fields.pop("artifacts")
             container = fields.pop("container")
-            return Record(artifacts=rules and _rules(rules), container=ContainerPlan.from_json(container), **fields)
+            earlier = tuple(fields.pop("earlier"))
+            plan = ContainerPlan.from_json(container)
+            return Record(artifacts=rules and _rules(rules), container=plan, earlier=earlier, **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a whole record: {error!r}") from error
 

@@ -1,6 +1,5 @@
 """From what the keeper read (exit.json) and what the agent knows (the record) to the Result that people see."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from dayfly.jobs import result as results
@@ -8,20 +7,16 @@ from dayfly.jobs.result import EffectiveLimits, ImageUsed, LogSummary, Result
 from dayfly.jobs.spec import JobSpec
 from dayfly.jobs.state import Cause, Outcome, State
 from dayfly.jobs.verdict import Ending, decide, warnings_of
+from dayfly.queue.claims import Claim
 from dayfly.worker.exit import Artifact, Exit
 from dayfly.worker.host import host_id
 from dayfly.worker.record import Record
 
-DEAD_KEEPER = "its keeper died, killed by somebody or with the host's memory, and the job with it"
+_DEAD_KEEPER = "its keeper was killed, by somebody or by a reboot of the host, and the job with it"
 
 
-def judge(ending: Exit) -> Outcome | None:
-    """The outcome; None when the job goes back to the queue without one."""
-    return decide(_ending(ending))
-
-
-def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None, warnings: Sequence[str]) -> Result:
-    """The result of one attempt that ended as `ending` says; `warnings` are the agent's own."""
+def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None) -> Result:
+    """The result of one attempt that ended as `ending` says; without an outcome when it goes back to the queue."""
     facts = _ending(ending)
     log = ending.log
     return Result(
@@ -44,31 +39,39 @@ def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None
         oom=_oom(ending),
         disk=_disk(ending),
         pressure=results.Pressure(**vars(ending.pressure)) if ending.pressure else None,
-        warnings=(*warnings_of(facts), *ending.warnings, *warnings),
+        warnings=(*warnings_of(facts), *ending.warnings),
         artifacts=tuple(_artifact(each) for each in ending.artifacts),
         log=LogSummary(log_location, log.stdout_bytes, log.stderr_bytes, log.dropped_bytes),
     )
 
 
-def refused(claim: Any, name: str | None, reason: str) -> Result:
+def refused(claim: Claim, spec: JobSpec | None, reason: str) -> Result:
     """The result of a job that this worker must not or cannot run."""
-    timings = results.Timings(queued_at=claim.enqueued_at, claimed_at=claim.claimed_at)
     return Result(
         id=claim.job_id,
-        name=name,
+        name=spec.name if spec else None,
         state=State.FINISHED,
         outcome=Outcome.REJECTED,
         message=reason,
         queue=claim.queue,
         host=host_id(),
-        timings=timings,
+        worker=claim.worker_name,
+        timings=results.Timings(queued_at=claim.enqueued_at, claimed_at=claim.claimed_at),
+        attempts=claim.earlier,
     )
 
 
-def died(is_cancelled: bool) -> Exit:
-    """Stands for the exit.json of a keeper that left none; cancelled all the same when that was asked for."""
-    cause = Cause.CANCELLED if is_cancelled else Cause.LEASE_LOST
-    return Exit(cause=cause.value, message=None if is_cancelled else DEAD_KEEPER)
+def without_exit(was_running: bool, stop_reason: str | None) -> Exit:
+    """Stands for the exit.json of a keeper that left none.
+
+    A stop that was asked for has happened, one way or the other. A job whose command never ran is given back to the
+    queue; one that ran is lost, and its retry policy decides.
+    """
+    if stop_reason is not None:
+        return Exit(cause=stop_reason)
+    if not was_running:
+        return Exit(cause=Cause.REQUEUED.value)
+    return Exit(cause=Cause.LEASE_LOST.value, message=_DEAD_KEEPER)
 
 
 def _ending(ending: Exit) -> Ending:

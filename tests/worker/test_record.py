@@ -9,6 +9,9 @@ from dayfly.worker.record import ArtifactRules, Record
 _RECORD = Record(
     job_id="01JXABCDEFGHJKMNPQRSTVWXYZ",
     queue="ci",
+    class_name="ci@-:-:-",
+    enqueued_at=1.25,
+    earlier=({"number": 1, "outcome": "lost"},),
     execution_id="x1",
     attempt=2,
     fence="f",

@@ -1,0 +1,77 @@
+"""The end of a job told to the queue: its log stored, its outcome judged, then finished, tried again or given back."""
+
+import dataclasses
+import time
+
+from dayfly.jobs.demand import Capacity
+from dayfly.jobs.errors import StoreError
+from dayfly.jobs.result import Result
+from dayfly.jobs.spec import DEFAULT_RETRY, Keep
+from dayfly.jobs.verdict import should_retry
+from dayfly.queue.claims import Claim
+from dayfly.queue.consumer import Consumer
+from dayfly.worker.claims import attempt_of
+from dayfly.worker.reporting import report
+from dayfly.worker.running import RunningJob
+from dayfly.worker.store import FileStore
+
+
+class Finisher:
+    """Tells the queue how jobs of one worker ended. Each method may raise a QueueError, and be called again then."""
+
+    def __init__(self, consumer: Consumer, store: FileStore) -> None:
+        self._consumer = consumer
+        self._store = store
+
+    def finish(self, job: RunningJob, free: Capacity | None) -> tuple[bool, Claim | None]:
+        """Settle a job whose end is known; with `free`, claim the next one in the same round trip if it may be so.
+
+        False: the job is not ours any more, and what we know of it interests nobody.
+        """
+        result = job.result = job.result or self._result(job)
+        if result.outcome is None:
+            return self._consumer.requeue(job.claim, count_attempt=False), None
+        attempt = attempt_of(job.claim, result)
+        if should_retry(job.spec.retry or DEFAULT_RETRY, result.outcome, result.exit_code, job.claim.attempt):
+            return self._consumer.requeue(job.claim, count_attempt=True, attempt=attempt), None
+        if free is None:
+            return self._consumer.finish(job.claim, result), None
+        return self._consumer.turn(job.claim, result, free)
+
+    def _result(self, job: RunningJob) -> Result:
+        assert job.ending is not None  # the agent calls this for ended jobs alone
+        warnings: list[str] = []
+        location = self._store_log(job, warnings)
+        result = report(job.record, job.spec, job.ending, location)
+        if result.outcome is None:
+            return result
+        self._hold_artifacts(job, result, warnings)
+        attempts = (*job.claim.earlier, attempt_of(job.claim, result))
+        return dataclasses.replace(result, attempts=attempts, warnings=(*result.warnings, *warnings))
+
+    def _store_log(self, job: RunningJob, warnings: list[str]) -> str | None:
+        reader = job.whole_log()
+        try:
+            return self._store.put_log(job.job_id, reader.frames(is_final=True))
+        except StoreError as error:
+            warnings.append(f"the log is not kept: {error}")
+            return None
+        finally:
+            reader.close()
+
+    def _hold_artifacts(self, job: RunningJob, result: Result, warnings: list[str]) -> None:
+        if not result.artifacts:
+            return
+        seconds = job.spec.artifacts.expire_in_seconds
+        expires_at = None if seconds is None else time.time() + seconds
+        try:
+            self._store.keep(job.job_id, (each.sha256 for each in result.artifacts), expires_at)
+        except StoreError as error:
+            warnings.append(f"the artifacts may expire early: {error}")
+
+
+def is_kept(job: RunningJob) -> bool:
+    """Whether the job's directory outlives it (`keep`)."""
+    if job.result is None or job.result.outcome is None:
+        return False
+    return job.spec.keep is Keep.ALWAYS or (job.spec.keep is Keep.FAILED and not job.result.is_success)

@@ -1,0 +1,90 @@
+"""A job that has a keeper, as the agent follows it: by its directory, its log and a descriptor of the keeper.
+
+It is the same whether this agent started the job or found it running.
+"""
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from dayfly.jobs.result import Result
+from dayfly.jobs.spec import JobSpec
+from dayfly.jobs.state import State
+from dayfly.queue.claims import Claim
+from dayfly.worker import jobfiles
+from dayfly.worker.exit import NAME as EXIT
+from dayfly.worker.exit import Exit
+from dayfly.worker.logfile import NAME as LOG
+from dayfly.worker.logfile import LogReader
+from dayfly.worker.record import Record
+
+_MARKS = {jobfiles.RUNNING: State.RUNNING, jobfiles.COLLECTING: State.COLLECTING}
+
+
+@dataclass(eq=False)
+class RunningJob:
+    """`pidfd` is -1 when the keeper was dead already as this agent found the job."""
+
+    claim: Claim
+    record: Record
+    spec: JobSpec
+    directory: str
+    watch: int
+    pid: int
+    pidfd: int
+    started_at: float = field(default_factory=time.monotonic)
+    state: State = State.STARTING
+    unmarked: State | None = None  # a state that Redis has not been told yet
+    has_new_log: bool = False
+    shipped_at: float = 0.0
+    stop_reason: str | None = None
+    ending: Exit | None = None
+    result: Result | None = None
+    is_settled: bool = False  # the queue knows the end, or wants to know nothing of it
+
+    def __post_init__(self) -> None:
+        self._directory_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.log = LogReader(self._directory_fd)
+
+    @property
+    def job_id(self) -> str:
+        return self.claim.job_id
+
+    @property
+    def is_gone(self) -> bool:
+        return self.pidfd < 0
+
+    def changed(self, names: set[str]) -> None:
+        """Files of these names have appeared or grown."""
+        for name, state in _MARKS.items():
+            if name in names:
+                self.state = self.unmarked = state
+        if any(name.startswith(LOG) and not name.startswith("lock") for name in names):
+            self.has_new_log = True
+        if EXIT in names:
+            self.ending = jobfiles.read_exit(self.directory)
+
+    def look(self) -> None:
+        """As if everything in the directory had just appeared."""
+        self.changed(set(os.listdir(self.directory)))
+
+    def whole_log(self) -> LogReader:
+        """A reader of its own over all that is kept of the log."""
+        return LogReader(self._directory_fd)
+
+    def discard(self) -> bool:
+        """Delete the directory, by its descriptor: at its path a later attempt of the job may lie by now.
+
+        False when something is left at the path that is still this job's.
+        """
+        is_deleted = jobfiles.discard(self.directory, self._directory_fd)
+        self.close()
+        return is_deleted
+
+    def close(self) -> None:
+        """Let go of every descriptor; the directory stays."""
+        self.log.close()
+        for fd in (self._directory_fd, self.pidfd):
+            if fd >= 0:
+                os.close(fd)
+        self._directory_fd = self.pidfd = -1

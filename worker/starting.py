@@ -1,0 +1,123 @@
+"""From a claim to a keeper that runs it: check, image, plan, record, rename, "go"."""
+
+import dataclasses
+import os
+
+from dayfly.jobs.door import read_job
+from dayfly.jobs.errors import DayflyError
+from dayfly.jobs.spec import JobSpec
+from dayfly.queue.claims import Claim
+from dayfly.runtime.images.image import Image
+from dayfly.runtime.images.store import ImageStore
+from dayfly.runtime.shape import Shape
+from dayfly.worker import jobfiles
+from dayfly.worker.claims import earlier_of
+from dayfly.worker.host import boot_id
+from dayfly.worker.places import Places
+from dayfly.worker.plan import Identity, Planner
+from dayfly.worker.record import Record
+from dayfly.worker.running import RunningJob
+from dayfly.worker.selection import artifact_rules
+from dayfly.worker.settings import WorkerSettings
+from dayfly.worker.warm import Keeper, WarmKeepers
+
+
+class Rejected(Exception):  # noqa: N818 - a fact about the job, no fault of ours
+    """This worker must not or cannot run the job; the text says why."""
+
+    def __init__(self, reason: str, spec: JobSpec | None) -> None:
+        super().__init__(reason)
+        self.spec = spec
+
+
+class Starter:
+    """Starts jobs of one worker in its warm keepers."""
+
+    def __init__(
+        self, settings: WorkerSettings, places: Places, planner: Planner, images: ImageStore, warm: WarmKeepers
+    ) -> None:
+        self._settings = settings
+        self._places = places
+        self._planner = planner
+        self._images = images
+        self._warm = warm
+        self.guess: Shape | None = None
+        """The shape that the next job probably has: that of the last one."""
+
+    def guess_default(self) -> None:
+        """The shape of a job that states nothing. Raises DayflyError when the default image is not there."""
+        image = self._images.resolve(self._settings.defaults.image)
+        self.guess = self._planner.shape(JobSpec(), image)
+
+    def start(self, claim: Claim, lease_seconds_left: float) -> RunningJob | None:
+        """Start the job; None when no keeper lives that could run it. Raises Rejected."""
+        spec = check(claim)
+        try:
+            return self._start(claim, spec, lease_seconds_left)
+        except DayflyError as error:
+            raise Rejected(str(error), spec) from error
+
+    def _start(self, claim: Claim, spec: JobSpec, lease_seconds_left: float) -> RunningJob | None:
+        with self._images.hold():
+            ref = spec.image or self._settings.defaults.image
+            image = self._images.resolve(ref)
+            record = self._record(claim, spec, image, ref)
+            self.guess = record.container.shape
+            while (keeper := self._warm.take(record.container.shape)) is not None:
+                job = self._hand_over(
+                    keeper, claim, dataclasses.replace(record, token=keeper.token), spec, lease_seconds_left
+                )
+                if job is not None:
+                    return job
+        return None
+
+    def _hand_over(
+        self, keeper: Keeper, claim: Claim, record: Record, spec: JobSpec, lease_seconds_left: float
+    ) -> RunningJob | None:
+        """Write down what is to be done, then let the keeper do it. None when it is dead."""
+        jobfiles.write_record(keeper.directory, record)
+        jobfiles.write_lease(keeper.directory, lease_seconds_left)
+        if spec.stdin is not None:
+            jobfiles.write_stdin(keeper.directory, spec.stdin)
+        directory = self._places.job(claim.job_id)
+        os.rename(keeper.directory, directory)
+        if not keeper.go():
+            return None
+        return RunningJob(claim, record, spec, directory, keeper.watch, keeper.pid, keeper.pidfd)
+
+    def _record(self, claim: Claim, spec: JobSpec, image: Image, ref: str) -> Record:
+        identity = Identity(claim.job_id, claim.attempt)
+        stdin = None if spec.stdin is None else jobfiles.stdin_path(self._places.job(claim.job_id))
+        return Record(
+            job_id=claim.job_id,
+            queue=claim.queue,
+            class_name=claim.class_name,
+            execution_id=claim.execution_id,
+            attempt=claim.attempt,
+            fence=claim.fence,
+            worker_name=claim.worker_name,
+            token="",
+            boot_id=boot_id(),
+            claimed_at=claim.claimed_at,
+            document=claim.document,
+            container=self._planner.plan(spec, image, identity, stdin),
+            timeout_seconds=self._planner.timeout_seconds(spec),
+            stop_grace_seconds=self._planner.stop_grace_seconds(spec),
+            stop_signal=self._planner.stop_signal(spec, image),
+            log_limit_bytes=self._settings.log_limit_bytes,
+            artifacts=artifact_rules(spec.artifacts),
+            store=str(self._settings.store),
+            enqueued_at=claim.enqueued_at,
+            client_lease=claim.client_lease,
+            earlier=earlier_of(claim),
+            image_ref=ref,
+            image_digest=image.digest,
+        )
+
+
+def check(claim: Claim) -> JobSpec:
+    """The spec in a claim, checked again: anybody may have written it. Raises Rejected."""
+    try:
+        return read_job(claim.document)
+    except DayflyError as error:
+        raise Rejected(str(error), None) from error
