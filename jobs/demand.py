@@ -146,7 +146,7 @@ def parse_class_name(name: str) -> tuple[str, Demand]:
 
 def _parse_labels(text: str) -> tuple[tuple[str, str], ...]:
     pairs = (item.partition("=") for item in text.split(",") if item)
-    return tuple((_unescape(key), _unescape(value)) for key, _, value in pairs)
+    return tuple(sorted((_unescape(key), _unescape(value)) for key, _, value in pairs))
 
 
 def _label(key: str, value: str) -> str:

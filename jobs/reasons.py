@@ -125,10 +125,14 @@ def _range_reason(kind: str, context: Mapping[str, Any], value: object) -> str |
         case "less_than":
             return f"must be less than {context['lt']}, got {shown(value)}"
         case "too_short":
-            return f"must have {context['min_length']} or more, got {context['actual_length']}"
+            return f"must have {context['min_length']} or more, got {_length(value)}"
         case "too_long" | "string_too_long":
-            return f"must have {context['max_length']} or fewer, got {context.get('actual_length', 'more')}"
+            return f"must have {context['max_length']} or fewer, got {_length(value)}"
     return None
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, str | list | dict) else 1  # one: the short form of a list
 
 
 def _raised(error: ErrorDetails) -> object:

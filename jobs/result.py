@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from dayfly.jobs.errors import JobFailed
+from dayfly.jobs.frozen import FrozenMap
 from dayfly.jobs.plain import from_plain, reads, to_plain, tuple_of
 from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome, State, exit_code_of
@@ -247,7 +247,7 @@ class Result:
     log: LogSummary = field(default=LogSummary(), metadata=reads(partial(from_plain, LogSummary)))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", MappingProxyType(dict(self.features)))
+        object.__setattr__(self, "features", FrozenMap(self.features))
 
     @property
     def is_finished(self) -> bool:

@@ -10,9 +10,9 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
+from dayfly.jobs.frozen import FrozenMap
 from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome
 
@@ -24,7 +24,7 @@ DEFAULT_STOP_GRACE_SECONDS = 10.0
 DEFAULT_PIDS = 2048
 DEFAULT_SHM_BYTES = 64 << 20
 
-_EMPTY: Mapping[str, str] = MappingProxyType({})
+_EMPTY: Mapping[str, str] = FrozenMap()
 
 
 class Network(StrEnum):
@@ -187,7 +187,7 @@ class JobSpec:
 
     def __post_init__(self) -> None:
         for name in ("env", "labels", "annotations"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+            object.__setattr__(self, name, FrozenMap(getattr(self, name)))
 
     def to_document(self) -> dict[str, Any]:
         """The canonical document: JSON types, what is stated only; read_job() makes an equal spec of it."""
