@@ -50,8 +50,14 @@ class Staging:
 
     def leftovers(self) -> list[str]:
         """What was taken away, and what dead makers left. Needs the exclusive lock; stays true without it."""
-        paths = [f"{self._staging}/{name}" for name in os.listdir(self._staging)]
-        return [path for path in paths if not _is_being_made(path)]
+        return [path for path in self._paths() if not _is_being_made(path)]
+
+    def in_the_making(self) -> list[str]:
+        """The directories of living makers. Needs the exclusive lock, so that no maker begins meanwhile."""
+        return [path for path in self._paths() if _is_being_made(path)]
+
+    def _paths(self) -> list[str]:
+        return [f"{self._staging}/{name}" for name in os.listdir(self._staging)]
 
     def _new_path(self) -> str:
         return f"{self._staging}/{secrets.token_hex(8)}"

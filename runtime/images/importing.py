@@ -82,7 +82,8 @@ class Import:
         architecture = manifest.config.get("architecture", "")
         if architecture and architecture != host_architecture():
             self.warnings.append(f"the image is for {architecture}, this machine is {host_architecture()}")
-        missing = [index for index, chain_id in enumerate(manifest.chain_ids) if not self._layers.has(chain_id)]
+        present = self._stage.pin(manifest.chain_ids)
+        missing = [index for index, chain_id in enumerate(manifest.chain_ids) if chain_id not in present]
         progress = Progress(self._callback, sum(manifest.layers[index].size for index in missing))
         for index in missing:
             progress.what = f"layer {index + 1} of {len(manifest.layers)}"

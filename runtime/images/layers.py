@@ -3,6 +3,7 @@
     layers/<id>/tree         the layer in overlay's form; <id> is its OCI ChainID (of a bottom layer, its diff id)
     layers/<id>/layer.json   its size and number of entries
     staging/<token>/<id>/    the same, while an import makes it    (staging.py)
+    staging/<token>/pin-<id> the import builds on this layer of the store: a sweep must leave it
 
 A layer's name covers all that lies below it, because its tree may: parents that its archive left out are made like
 those below, whiteouts are written only for what is there. It appears by one rename and is never changed.
@@ -13,11 +14,13 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from dayfly.jobs.errors import ImageError
 from dayfly.runtime.staging import Staging
+
+_PIN = "pin-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,12 @@ class Layers:
     def stage(self) -> Iterator["Stage"]:
         """A place for new layers, deleted at the end with whatever has not been placed."""
         with self.staging.stage() as path:
-            yield Stage(path, self._layers)
+            yield Stage(path, self)
+
+    def pinned(self) -> set[str]:
+        """The layers that imports of this moment build on. Needs the exclusive lock."""
+        names = [name for path in self.staging.in_the_making() for name in os.listdir(path)]
+        return {"sha256:" + name.removeprefix(_PIN) for name in names if name.startswith(_PIN)}
 
     def take_away(self, chain_id: str) -> None:
         """Take a layer out of the store; it is deleted with the staging area's leftovers. Needs the exclusive lock."""
@@ -77,9 +85,17 @@ class Layers:
 class Stage:
     """Layers in the making, below a directory of one import's own."""
 
-    def __init__(self, path: str, layers: str) -> None:
+    def __init__(self, path: str, layers: Layers) -> None:
         self._path = path
         self._layers = layers
+
+    def pin(self, chain_ids: Iterable[str]) -> set[str]:
+        """Those of the layers that the store has; they stay there as long as this stage does."""
+        with self._layers.staging.locked(exclusive=False):
+            present = {chain_id for chain_id in chain_ids if self._layers.has(chain_id)}
+            for chain_id in present:
+                open(f"{self._path}/{_PIN}{_hex(chain_id)}", "w").close()
+        return present
 
     def make(self, chain_id: str) -> str:
         """An empty tree for the layer; what a failed attempt left there is deleted."""
@@ -102,18 +118,14 @@ class Stage:
         directory = self._directory(chain_id)
         return f"{directory}/tree" if os.path.exists(f"{directory}/layer.json") else None
 
-    def place(self, chain_id: str) -> bool:
-        """Move a layer into the store unless it is there; False when it is neither there nor staged.
+    def place(self, chain_id: str) -> None:
+        """Move a layer into the store unless it is there.
 
         Needs the store's lock, shared at least, until a reference to the layer is written.
         """
-        target = f"{self._layers}/{_hex(chain_id)}"
-        if not os.path.isdir(target):
-            if self.tree(chain_id) is None:
-                return False
+        if not self._layers.has(chain_id):
             with contextlib.suppress(FileExistsError):  # another import was faster; rename(2) takes only an empty one
-                _rename(self._directory(chain_id), target)
-        return True
+                _rename(self._directory(chain_id), os.path.dirname(self._layers.tree(chain_id)))
 
     def _directory(self, chain_id: str) -> str:
         return f"{self._path}/{_hex(chain_id)}"

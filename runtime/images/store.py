@@ -14,8 +14,8 @@ layers and writing that record the agent holds the store:
 
 `remove` and `sweep` take the exclusive lock, call `in_use()` under it, take away every layer that neither a name nor
 `in_use` mentions, and delete them after the lock is free. So `in_use` must read the records afresh at each call, those
-of warm keepers included, and must not call the store. An import unpacks in a staging directory without any lock; it
-takes the exclusive lock only to place its layers and give the name, and unpacks again what a sweep took meanwhile.
+of warm keepers included, and must not call the store. An import unpacks in a staging directory without the lock, pins
+there what it finds in the store already, and takes the exclusive lock only to place its layers and give the name.
 Within `hold` neither `import_` nor `remove` may be called: they would wait for the holder.
 """
 
@@ -83,11 +83,9 @@ class ImageStore:
         name = canonical(name)
         try:
             with self._layers.stage() as stage:
-                while True:
-                    run = Import(os.path.abspath(source), self._layers, stage, self._limits, progress)
-                    manifest = run.run()
-                    if self._place(manifest, name, stage):
-                        break
+                run = Import(os.path.abspath(source), self._layers, stage, self._limits, progress)
+                manifest = run.run()
+                self._place(manifest, name, stage)
         except OSError as error:
             raise ImageError(f"cannot import {source}: {error.strerror}: {error.filename or self._root}") from error
         image = self._stored(manifest.digest, name)
@@ -132,7 +130,7 @@ class ImageStore:
             manifests = [self._manifest(digest, name) for name, digest in self._names.all().items()]
             blobs = {digest for manifest in manifests for digest in manifest.blobs}
             needed = {chain_id for manifest in manifests for chain_id in manifest.chain_ids}
-            needed.add(self._host.layer() or "")
+            needed |= self._layers.pinned() | {self._host.layer() or ""}
             used = set(in_use())
             unneeded = [layer for layer in self._layers.known() - needed if self._layers.tree(layer) not in used]
             freed = sum(self._layers.size_bytes(layer) for layer in unneeded)
@@ -144,20 +142,19 @@ class ImageStore:
         delete(leftovers)
         return freed
 
-    def _place(self, manifest: Manifest, name: str, stage: Stage) -> bool:
-        """Put an import's layers and name into the store; False when a sweep took a layer that it counted on."""
+    def _place(self, manifest: Manifest, name: str, stage: Stage) -> None:
+        """Put an import's layers and name into the store."""
         fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             syncfs(fd)  # a layer is never looked at again: after a power cut its files must not be empty
             with self._layers.staging.locked(exclusive=True):
-                if not all(stage.place(chain_id) for chain_id in manifest.chain_ids):
-                    return False
+                for chain_id in manifest.chain_ids:
+                    stage.place(chain_id)
                 self._names.keep(manifest)
                 self._names.give(name, manifest.digest)
             syncfs(fd)
         finally:
             os.close(fd)
-        return True
 
     def _stored(self, digest: str, name: str) -> Image | None:
         image = self._known.get(digest)

@@ -1,0 +1,148 @@
+"""`.dayflyignore` means what `.gitignore` means: git itself is the oracle."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dayfly.runtime.ignore import IgnoreRules, ignored
+
+_PATHS = (
+    "a",
+    "b.o",
+    "ab",
+    "build/x",
+    "build/a",
+    "src/a",
+    "src/b.o",
+    "src/build/keep",
+    "src/deep/er/b.o",
+    "src/deep/a",
+    "doc/a-b",
+    "doc/[x]",
+    "sp ace",
+    "trail ",
+    "#hash",
+    "!bang",
+    "back\\slash",
+    "grün",
+    "a*b",
+)
+
+_LINES = st.lists(
+    st.text(alphabet="abox.*?[]!/#\\- ", max_size=8)
+    | st.sampled_from(
+        [
+            "**/a",
+            "src/**",
+            "src/**/a",
+            "**",
+            "/**",
+            "**/",
+            "build/",
+            "/build",
+            "!build/",
+            "*.o",
+            "!src/b.o",
+            "[a-b]*",
+            "[!a]*",
+            "[^a]",
+            "[[:alpha:]]",
+            "[]x]*",
+            "\\#hash",
+            "\\!bang",
+            "trail\\ ",
+            "trail ",
+            "gr?n",
+            "gr??n",
+            "a\\*b",
+            "back\\\\slash",
+            "doc/[[]x]",
+            "a**b",
+            "src/**b.o",
+            "src/*/a",
+            "deep",
+            "deep/a",
+        ]
+    ),
+    max_size=5,
+)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, need_tool: Callable[[str], str]) -> Path:
+    """A tree under git, with nothing added to it."""
+    need_tool("git")
+    root = tmp_path_factory.mktemp("repository")
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    for path in _PATHS:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def _left_out_by_git(root: Path, rules: str) -> set[str]:
+    (root / ".gitignore").write_text(rules, newline="")
+    command = ["git", "-C", str(root), "-c", "core.quotePath=false", "ls-files", "-z", "--others", "--exclude-standard"]
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    (root / ".gitignore").unlink()
+    return set(_PATHS) - set(listed.split("\0"))
+
+
+def _left_out_by_us(root: Path, rules: str) -> set[str]:
+    (root / ".dayflyignore").write_text(rules, newline="")
+    tops = [path for path in ignored(str(root)) if path != ".git"]
+    (root / ".dayflyignore").unlink()
+    return {path for path in _PATHS if any(path == top or path.startswith(top + "/") for top in tops)}
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=_LINES, end=st.sampled_from(["\n", "\r\n"]))
+def test_what_is_left_out_is_what_git_leaves_out(lines: list[str], end: str, repository: Path) -> None:
+    """Any rules, with either end of line."""
+    rules = end.join(lines)
+    assert _left_out_by_us(repository, rules) == _left_out_by_git(repository, rules)
+
+
+def test_only_the_tops_are_named(tmp_path: Path) -> None:
+    """A directory that is left out stands for all in it, and symlinks are not followed."""
+    for path in ("build/x/y", "src/build/z", "keep"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "link").symlink_to("src")
+    (tmp_path / ".dayflyignore").write_text("build\n")
+    assert ignored(str(tmp_path)) == ["build", "src/build"]
+
+
+def test_no_file_means_no_rules(tmp_path: Path) -> None:
+    """Nor does one of another name, a symlink, a directory or a FIFO of that name."""
+    (tmp_path / "real").write_text("*\n")
+    (tmp_path / ".gitignore").write_text("*\n")
+    assert ignored(str(tmp_path)) == []
+    (tmp_path / ".dayflyignore").symlink_to("real")
+    assert ignored(str(tmp_path)) == []
+    (tmp_path / ".dayflyignore").unlink()
+    os.mkfifo(tmp_path / ".dayflyignore")
+    assert ignored(str(tmp_path)) == []
+
+
+def test_names_are_bytes(tmp_path: Path) -> None:
+    """A name that is not UTF-8 is matched, and comes back as the file system has it."""
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / name).touch()
+    (tmp_path / ".dayflyignore").write_bytes(b"\xef\xbb\xbfcaf\xe9\n")
+    assert ignored(str(tmp_path)) == [name]
+
+
+def test_a_rule_for_directories_spares_files() -> None:
+    """`x/`."""
+    rules = IgnoreRules.parse(b"x/")
+    assert rules.matches(b"a/x", is_directory=True)
+    assert not rules.matches(b"a/x", is_directory=False)
