@@ -14,6 +14,7 @@ A bundle's own time stamp says when a freeze last gave its digest out. A job's r
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -41,7 +42,7 @@ def freeze(source: str | os.PathLike[str], bundles_root: str | os.PathLike[str])
     except RecursionError as error:
         raise HostError("freeze the directory", source, reason="it is hundreds of directories deep") from error
     except OSError as error:
-        remedy = "free some space on the disk of DAYFLY_HOME" if error.errno == 28 else None
+        remedy = "free some space on the disk of DAYFLY_HOME" if error.errno == errno.ENOSPC else None
         where = os.path.join(source, os.fsdecode(error.filename)) if error.filename else source
         raise HostError("freeze the directory", where, error.errno, remedy) from error
 

@@ -36,6 +36,9 @@ class Below:
     def __init__(self, layers: Sequence[int]) -> None:
         self._layers = tuple(layers)
 
+    def __bool__(self) -> bool:
+        return bool(self._layers)
+
     def find(self, path: Path) -> Found | None:
         """What overlay would show at `path` (no part of it a symlink), or None."""
         holders: Sequence[int] = self._layers

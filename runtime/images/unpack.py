@@ -9,6 +9,7 @@ Whiteouts (OCI image-spec, layer.md) speak of the layers below only, in whatever
 overlay's 0:0 device if there is an `x` to hide, an opaque mark where this layer has an `x` of its own.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -70,7 +71,7 @@ def _entries(archive: Archive, source: str) -> Iterator[tarfile.TarInfo]:
 
 
 def _remedy(error: OSError) -> str | None:
-    return "free some space on the disk of DAYFLY_HOME" if error.errno == 28 else None
+    return "free some space on the disk of DAYFLY_HOME" if error.errno == errno.ENOSPC else None
 
 
 class _Layer:
@@ -276,6 +277,8 @@ class _Layer:
         except FileNotFoundError:
             if self._below.find(path) is not None:
                 os.mknod(path[-1], _WHITEOUT_MODE, os.makedev(0, 0), dir_fd=parent)
+            elif not self._below:
+                self._left_out["whiteouts (.wh.*) with no layer below"] += 1
             return
         if stat.S_ISDIR(status.st_mode) and self._has_directory_below(path):
             set_opaque(parent, path[-1])

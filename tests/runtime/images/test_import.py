@@ -168,6 +168,16 @@ def test_sockets_devices_and_mounts_of_a_directory_are_left_out(
     assert imported.warnings == ("left out 1 device nodes", "left out 1 mount points' contents", "left out 1 sockets")
 
 
+def test_a_name_that_would_be_a_whiteout_is_told(store: ImageStore, tmp_path: Path) -> None:
+    """A plain root has nothing below it to hide; a file of that name cannot be in an image (OCI image-spec)."""
+    (tmp_path / "root").mkdir()
+    for name in (".wh.x", "kept"):
+        (tmp_path / "root" / name).touch()
+    imported = store.import_(str(tmp_path / "root"), "image")
+    assert os.listdir(imported.image.layers[0]) == ["kept"]
+    assert imported.warnings == ("left out 1 whiteouts (.wh.*) with no layer below",)
+
+
 def test_progress_is_told(root_tar: bytes, store: ImageStore, tmp_path: Path) -> None:
     """Bytes done rise to the size of the file, which is known from the start."""
     (tmp_path / "r.tar").write_bytes(root_tar)
