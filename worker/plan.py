@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from dayfly.jobs.demand import Capacity, Demand
-from dayfly.jobs.errors import SpecError
+from dayfly.jobs.errors import SpecError, StoreError
 from dayfly.jobs.signals import parse_signal
 from dayfly.jobs.spec import IoLimit, JobSpec, Network
+from dayfly.runtime.bundle import path_of
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
+from dayfly.runtime.ignore import ignored
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Shape, Workspace
 from dayfly.worker.host import host_id
@@ -142,13 +144,17 @@ class Planner:
         if directory.path is None or directory.host != host_id():
             raise SpecError("dir", f"lies on host {directory.host}, this is {host_id()}")
         source = self._allowed("dir", directory.path, self._settings.allow.dirs, "dirs")
-        return Workspace(source=source, device=directory.device, inode=directory.inode)
+        try:
+            hidden = tuple(ignored(source))
+        except OSError as error:
+            raise SpecError("dir", f"{source} cannot be read on this worker: {error.strerror}") from error
+        return Workspace(source=source, device=directory.device, inode=directory.inode, hidden=hidden)
 
     def _bundle(self, digest: str) -> str:
-        path = self._settings.home / "bundles" / digest.removeprefix("sha256:")
-        if not path.is_dir():
-            raise SpecError("dir.bundle", f"{digest[:19]} is not on this host")
-        return str(path)
+        try:
+            return path_of(digest, self._settings.home / "bundles")
+        except StoreError as error:
+            raise SpecError("dir.bundle", error.message) from error
 
     def _allowed(self, path: str, source: str, allowed: tuple[Path, ...] | None, key: str) -> str:
         """`source` without links, when the operator lets jobs have it."""
