@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dayfly.jobs.spec import JobSpec
+if TYPE_CHECKING:
+    from dayfly.jobs.spec import JobSpec
 
 MIN_PRIORITY = -100
 MAX_PRIORITY = 100

@@ -6,7 +6,7 @@ its name (`limits.memory: 2G` is `spec.limits.memory_bytes`). None means "not st
 
 from __future__ import annotations
 
-import base64
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -239,7 +239,7 @@ def _stdin_document(stdin: bytes) -> str | dict[str, str]:
         text = stdin.decode()
     except UnicodeDecodeError:
         text = "\0"
-    return {"base64": base64.b64encode(stdin).decode()} if "\0" in text else text
+    return {"base64": binascii.b2a_base64(stdin, newline=False).decode()} if "\0" in text else text
 
 
 def _directory_document(directory: Directory) -> str | dict[str, Any]:

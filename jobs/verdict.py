@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dayfly.jobs.result import DiskFacts, OomFacts, Pressure, Result
-from dayfly.jobs.spec import Retry
 from dayfly.jobs.state import Cause, Outcome
 from dayfly.jobs.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from dayfly.jobs.result import DiskFacts, OomFacts, Pressure, Result
+    from dayfly.jobs.spec import Retry
 
 SUMMARY_LINES = 6
 
