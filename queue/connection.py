@@ -35,6 +35,7 @@ def connect(url: str) -> Redis:
     an address that is none.
     """
     scheme = urlsplit(url).scheme
+    keep_alive = {} if scheme == "unix" else {"socket_keepalive": True}
     if scheme not in _SCHEMES:
         wanted = ", ".join(f"{each}://" for each in _SCHEMES)
         raise QueueError(f"cannot connect to {_without_password(url)}: its scheme is not one of {wanted}")
@@ -44,8 +45,8 @@ def connect(url: str) -> Redis:
             protocol=2,  # half the cost of a command in redis-py 8 (72 us against 158), and no handshake
             socket_timeout=SOCKET_SECONDS,
             socket_connect_timeout=CONNECT_SECONDS,
-            socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
+            **keep_alive,
         )
     except ValueError as error:
         raise QueueError(f"cannot connect to {_without_password(url)}: {error}") from error
