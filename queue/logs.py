@@ -45,6 +45,14 @@ class LogLine:
     data: bytes
 
 
+class LogCursor:
+    """How far one follower has read: given to follow() again after a lost connection, nothing comes twice."""
+
+    def __init__(self) -> None:
+        self.last: dict[bytes, bytes] = {}
+        self.reader = _Reader()
+
+
 class LogStream:
     """The logs of one Redis. Every method may raise a QueueError."""
 
@@ -85,12 +93,14 @@ class LogStream:
             for last, fields in page:
                 yield from reader.lines(fields)
 
-    def follow(self, job_id: str) -> Iterator[LogLine]:
+    def follow(self, job_id: str, cursor: LogCursor | None = None) -> Iterator[LogLine]:
         """The log from its start on, live, to the job's end over all its attempts. Raises JobNotFound."""
-        reader = _Reader()
+        cursor = cursor or LogCursor()
         self._check(job_id)
         # RQ's results end the wait: finish.lua writes one after the last of the log, in the same moment for all.
-        last = {keys.log(job_id).encode(): b"0-0", keys.results(job_id).encode(): b"0-0"}
+        if not cursor.last:
+            cursor.last = {keys.log(job_id).encode(): b"0-0", keys.results(job_id).encode(): b"0-0"}
+        last = cursor.last
         while True:
             is_over = self._is_over(job_id)
             # A job that is over has its whole log there: read without waiting, to the end.
@@ -98,7 +108,7 @@ class LogStream:
             for name, page in found:
                 for last[name], fields in page:
                     if b"f" in fields:
-                        yield from reader.lines(fields)
+                        yield from cursor.reader.lines(fields)
             if is_over and not found:
                 return
 

@@ -12,13 +12,13 @@ from dayfly.address import find_address
 from dayfly.companion import Companion
 from dayfly.config import load
 from dayfly.directory import placed
-from dayfly.home import remember_last
+from dayfly.home import last_job, remember_last
 from dayfly.job import Job
 from dayfly.jobs.door import read_job
-from dayfly.jobs.errors import DayflyError, QueueError
+from dayfly.jobs.errors import DayflyError, JobNotFound, QueueError
 from dayfly.jobs.spec import JobSpec
 from dayfly.queue.connection import connect
-from dayfly.queue.logs import LogStream
+from dayfly.queue.logs import LogCursor, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
 from dayfly.settings import store_directory
@@ -50,7 +50,10 @@ class Client:
     def submit_many(self, specs: Iterable[JobSpec | Mapping[str, Any]]) -> list[Job]:
         """Put many jobs into their queues in pipelined round trips. All are read before the first one is sent."""
         read = [_read(spec, {}, is_live=False) for spec in specs]
-        return [Job(self, job_id) for job_id in self.producer.submit_many(read)]
+        ids = self.producer.submit_many(read)
+        if ids:
+            remember_last(ids[-1])
+        return [Job(self, job_id) for job_id in ids]
 
     def run(self, spec: JobSpec | Mapping[str, Any] | None = None, /, *, check: bool = False, **fields: Any) -> Result:
         """Run one job and wait for its end; `dir` is mounted live. `check` raises JobFailed as subprocess.run does.
@@ -75,17 +78,31 @@ class Client:
         return Job(self, job_id)
 
     def find(self, text: str) -> str:
-        from dayfly.home import last_job
-        from dayfly.jobs.errors import JobNotFound
-
+        """The whole id of what people call a job. Raises JobNotFound, AmbiguousId."""
         if text == "@last":
             last = last_job()
             if last is None:
                 raise JobNotFound(text, "no job was submitted from here yet")
             return last
-        return self.records.find(text.upper())
+        try:
+            return self.records.find(text.upper())
+        except JobNotFound:
+            return self.records.find(text)  # a job of a plain RQ producer may be called anything
+
+    def await_end(self, job_id: str, timeout: float | None) -> Result:
+        """The result of a job, once it is finished. Raises TimeoutError."""
+        result = self.records.get(job_id).result
+        return result if result.is_finished else self.records.wait([job_id], timeout)[0].result
+
+    def log_of(self, job_id: str, *, follow: bool, cursor: LogCursor | None = None) -> Iterator[LogLine]:
+        """A finished job's log from the store where it is here, else from Redis; raises JobNotFound."""
+        if self.records.get(job_id).result.is_finished and self.store().log_path(job_id).exists():
+            frames = self.store().read_log(job_id)
+            return (LogLine(frame.time_ns / 1e9, frame.stream, frame.payload) for frame in frames)
+        return self.log_stream.follow(job_id, cursor) if follow else self.log_stream.read(job_id)
 
     def store(self) -> FileStore:
+        """The store of logs and artifacts, as far as it is on this host."""
         from dayfly.worker.store import FileStore
 
         return FileStore(store_directory(self._settings))

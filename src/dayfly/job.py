@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dayfly.home import remember_last
+
 if TYPE_CHECKING:
     import os
 
     from dayfly.client import Client
     from dayfly.jobs.result import ArtifactEntry, Result
-    from dayfly.queue.logs import LogLine
+    from dayfly.queue.logs import LogCursor, LogLine
 
 
 class Job:
@@ -26,28 +28,33 @@ class Job:
 
     def status(self) -> Result:
         """Where the job is now; `outcome` is None until it is finished."""
-        return self.client.result_of(self.id)
+        return self.client.records.get(self.id).result
 
     def wait(self, timeout: float | None = None) -> Result:
         """The result, once the job is finished. Raises TimeoutError after `timeout` seconds."""
-        self.client.await_end([self.id], timeout)
-        return self.status()
+        return self.client.await_end(self.id, timeout)
 
     def result(self) -> Result:
         """The result, once the job is finished."""
         return self.wait()
 
-    def logs(self, follow: bool = False) -> Iterator[LogLine]:
+    def logs(self, follow: bool = False, cursor: LogCursor | None = None) -> Iterator[LogLine]:
         """What the job wrote, in order; with `follow` up to its end.
 
         A finished job's log comes whole from the store when that is on this machine, else from Redis, which keeps
-        only so much of it.
+        only so much of it. With the same `cursor` again, nothing that was yielded before comes twice.
         """
-        return self.client.log_of(self.id, follow=follow)
+        return self.client.log_of(self.id, follow=follow, cursor=cursor)
 
     def cancel(self, now: bool = False) -> None:
         """Stop it, queued or running; `now`: without its grace period. A finished job stays as it is."""
         self.client.producer.cancel(self.id, now=now)
+
+    def retry(self) -> Job:
+        """Submit the same document again, under a new id. Raises QueueError while this job is not finished."""
+        job_id = self.client.producer.retry(self.id)
+        remember_last(job_id)
+        return Job(self.client, job_id)
 
     def artifacts(self) -> tuple[ArtifactEntry, ...]:
         """What the job left behind; empty until it is finished."""

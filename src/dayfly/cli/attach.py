@@ -21,7 +21,7 @@ def command(job_id: str, timestamps: bool, url: str | None) -> int:
         job = client.job(job_id)
         streams = Streams(has_times=timestamps)
         try:
-            patiently(lambda: copy_log(job, streams))
+            copy_log(job, streams)
             result = patiently(job.result)
         except KeyboardInterrupt:
             say(f"detached; job {job.id} goes on")

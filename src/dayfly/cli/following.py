@@ -34,7 +34,7 @@ def follow_one(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -
         streams = Streams(stdout=STDERR if flags["as_json"] else 1, has_times=flags["timestamps"])
         with _companion(client, [job], interrupts) as companion:
             try:
-                patiently(lambda: copy_log(job, streams))
+                copy_log(job, streams)
                 result = patiently(job.result)
             except BrokenPipeError:
                 companion.cancel(now=False)
@@ -65,8 +65,16 @@ def follow_all(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -
 
 
 def copy_log(job: Job, streams: Streams) -> None:
-    for line in job.logs(follow=True):
-        streams.write(line)
+    """The whole log, live, also over a Redis that goes away meanwhile."""
+    from dayfly.queue.logs import LogCursor
+
+    cursor = LogCursor()
+
+    def copy() -> None:
+        for line in job.logs(follow=True, cursor=cursor):
+            streams.write(line)
+
+    patiently(copy)
 
 
 def patiently(step: Callable[[], Any]) -> Any:

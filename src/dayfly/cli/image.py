@@ -72,7 +72,7 @@ def list_images(as_json: bool) -> None:
 def remove(names: tuple[str, ...]) -> None:
     """Remove images by name. Layers that another image uses stay."""
     from dayfly.jobs.units import format_size
-    from dayfly.worker.layers_in_use import layers_in_use
+    from dayfly.worker.in_use import layers_in_use
 
     store = _store()
     for name in names:
