@@ -20,6 +20,7 @@ from redis.retry import Retry
 from dayfly.jobs.errors import QueueError, QueueRefused, QueueUnreachable
 
 if TYPE_CHECKING:
+    from redis.client import PubSub
     from redis.connection import ConnectionPool
 
 CONNECT_SECONDS = 5.0
@@ -59,6 +60,12 @@ def translated(client: Redis | None = None) -> Iterator[None]:
         yield
     except (errors.RedisError, errors.RedisClusterException, OSError) as error:
         raise translate(error, _address(client)) from error
+
+
+def subscription(client: Redis) -> PubSub:
+    """A subscription on a connection of its own, silent about itself."""
+    pubsub: PubSub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]  # redis-py's gap
+    return pubsub
 
 
 def translate(error: BaseException, address: str = "Redis") -> QueueError:

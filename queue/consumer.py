@@ -15,7 +15,7 @@ from dayfly.jobs.demand import Capacity, Demand, class_name
 from dayfly.queue import fields as job_fields
 from dayfly.queue import keys, scripts, transitions
 from dayfly.queue.claims import Claim
-from dayfly.queue.connection import translated
+from dayfly.queue.commands import as_text, ask, ask_each
 from dayfly.queue.fields import read_attempts
 from dayfly.queue.payload import PayloadError, read_document
 from dayfly.queue.worker_record import WorkerRecord
@@ -137,10 +137,14 @@ class Consumer:
         )
         return {each.job_id: Hold(word.decode()) for each, word in zip(held, words, strict=True)}
 
+    def cancel_reason(self, claim: Claim) -> str | None:
+        """The word for why the job's cancel was asked for (CLIENT_LOST); None when somebody just did."""
+        reason: bytes | None = ask(self._redis, "HGET", keys.job(claim.job_id), "dayfly_cancel_reason")
+        return reason.decode() if reason else None
+
     def executions(self) -> list[Claim]:
         """What Redis says this worker holds: for its start, and after a lost answer. Raises a QueueError."""
-        with translated(self._redis):
-            members = [member.decode() for member in self._redis.zrange(keys.LEASES, 0, -1)]
+        members = as_text(ask(self._redis, "ZRANGE", keys.LEASES, 0, -1))
         return [claim for claim in held_claims(self._redis, members) if claim.worker_name == self.worker_name]
 
     def _claim_arguments(self, execution_id: str, free: Capacity) -> tuple[str | int, ...]:
@@ -169,11 +173,7 @@ class Consumer:
 def held_claims(redis: Redis, members: Sequence[str]) -> list[Claim]:
     """The claims behind executions ("job:execution"); those whose job or execution is gone are left out."""
     pairs = [member.rsplit(":", 1) for member in members]
-    with translated(redis):
-        pipeline = redis.pipeline(transaction=False)
-        for job_id, execution_id in pairs:
-            pipeline.hgetall(keys.execution(job_id, execution_id))
-        executions = pipeline.execute()
+    executions = ask_each(redis, [("HGETALL", keys.execution(*pair)) for pair in pairs])
     jobs = job_fields.fetch(redis, [job_id for job_id, _ in pairs])
     return [
         _held_claim(job_id, execution_id, job, execution)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.jobs.plain import from_plain, to_plain
 from dayfly.jobs.result import Attempt
 from dayfly.queue import keys
-from dayfly.queue.connection import translated
+from dayfly.queue.commands import ask_each
 from dayfly.queue.payload import PayloadError, read_document
 
 if TYPE_CHECKING:
@@ -21,12 +21,7 @@ Fields = Mapping[bytes, bytes]
 
 def fetch(redis: Redis, job_ids: Iterable[str]) -> list[Fields]:
     """The hashes of jobs, in order, in one round trip; empty for what is not there. Raises a QueueError."""
-    with translated(redis):
-        pipeline = redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hgetall(keys.job(job_id))
-        found: list[Fields] = pipeline.execute()
-        return found
+    return ask_each(redis, [("HGETALL", keys.job(job_id)) for job_id in job_ids])
 
 
 def text(fields: Fields, name: bytes) -> str | None:

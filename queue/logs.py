@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.errors import JobNotFound
 from dayfly.queue import keys, scripts
-from dayfly.queue.connection import translated
+from dayfly.queue.commands import ask
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from dayfly.queue.claims import Claim
-    from dayfly.queue.scripts import Argument
+    from dayfly.queue.commands import Argument
 
 STDOUT, STDERR, NOTE = 1, 2, 3
 
@@ -79,52 +79,51 @@ class LogStream:
 
     def position(self, claim: Claim) -> int:
         """Up to where the keeper's log of this attempt was appended; 0 at its start."""
-        with translated(self._redis):
-            fence, position = self._redis.hmget(keys.job(claim.job_id), "dayfly_fence", "dayfly_log_position")
+        fence, position = ask(self._redis, "HMGET", keys.job(claim.job_id), "dayfly_fence", "dayfly_log_position")
         return int(position) if position is not None and fence == claim.fence.encode() else 0
 
     def read(self, job_id: str) -> Iterator[LogLine]:
         """What is kept of the log now. Raises JobNotFound."""
         reader = _Reader()
-        last = b"0-0"
         self._check(job_id)
-        while entries := self._fetch({keys.log(job_id): last}, block=None):
-            _, page = entries[0]
-            for last, fields in page:
+        last = b"0-0"
+        while found := self._fetch({keys.log(job_id).encode(): last}, block=None):
+            for entry, fields in found[0][1]:
+                last = entry
                 yield from reader.lines(fields)
 
-    def follow(self, job_id: str, cursor: LogCursor | None = None) -> Iterator[LogLine]:
+    def follow(self, job_id: str) -> Iterator[LogLine]:
         """The log from its start on, live, to the job's end over all its attempts. Raises JobNotFound."""
-        cursor = cursor or LogCursor()
+        reader = _Reader()
         self._check(job_id)
-        # RQ's results end the wait: finish.lua writes one after the last of the log, in the same moment for all.
-        if not cursor.last:
-            cursor.last = {keys.log(job_id).encode(): b"0-0", keys.results(job_id).encode(): b"0-0"}
-        last = cursor.last
+        # RQ's results end the wait: close() in shared.lua writes one when all of the log is there.
+        log, results = keys.log(job_id).encode(), keys.results(job_id).encode()
+        last = {log: b"0-0", results: b"0-0"}
         while True:
             is_over = self._is_over(job_id)
-            # A job that is over has its whole log there: read without waiting, to the end.
-            found = self._fetch(dict(last), block=None if is_over else _BLOCK_MILLISECONDS)
+            # A job that is over has its whole log there: read to its end, without waiting.
+            found = self._fetch(last, block=None if is_over else _BLOCK_MILLISECONDS)
             for name, page in found:
-                for last[name], fields in page:
-                    if b"f" in fields:
-                        yield from cursor.reader.lines(fields)
+                last[name] = page[-1][0]
+                for _, fields in page:
+                    if name == log:
+                        yield from reader.lines(fields)
             if is_over and not found:
                 return
 
-    def _fetch(self, last: dict[Any, Any], block: int | None) -> list[tuple[bytes, list[tuple[bytes, Any]]]]:
-        with translated(self._redis):
-            return self._redis.xread(last, count=256, block=block) or []
+    def _fetch(self, last: dict[bytes, bytes], block: int | None) -> list[tuple[bytes, list[tuple[bytes, Any]]]]:
+        """New entries by stream, [] when there are none (within `block` milliseconds)."""
+        waiting: tuple[Argument, ...] = () if block is None else ("BLOCK", block)
+        found = ask(self._redis, "XREAD", "COUNT", 256, *waiting, "STREAMS", *last.keys(), *last.values())
+        return found or []
 
     def _is_over(self, job_id: str) -> bool:
-        with translated(self._redis):
-            status = self._redis.hget(keys.job(job_id), "status")
+        status = ask(self._redis, "HGET", keys.job(job_id), "status")
         return status is None or status in _ENDED
 
     def _check(self, job_id: str) -> None:
-        with translated(self._redis):
-            if not self._redis.exists(keys.job(job_id)):
-                raise JobNotFound(job_id)
+        if not ask(self._redis, "EXISTS", keys.job(job_id)):
+            raise JobNotFound(job_id)
 
 
 class _Reader:

@@ -177,7 +177,7 @@ def _enqueue(pipeline: Pipeline, job: Job, spec: JobSpec, options: str) -> None:
     else:
         queue.enqueue_job(job, pipeline=pipeline)
         state = State.WAITING if job.get_status(refresh=False) == JobStatus.DEFERRED else State.QUEUED
-    pipeline.execute_command(*by, 0, job.id, job.origin, state.value, options)
+    pipeline.execute_command(*by, 0, job.id, job.origin, state.value, options)  # type: ignore[no-untyped-call]
 
 
 def _options(spec: JobSpec, client_lease: bool, retry_of: str | None) -> str:

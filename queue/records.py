@@ -10,7 +10,8 @@ from dayfly.jobs.errors import AmbiguousId, JobNotFound
 from dayfly.jobs.state import State
 from dayfly.queue import fields as job_fields
 from dayfly.queue import keys
-from dayfly.queue.connection import translated
+from dayfly.queue.commands import as_text, ask, ask_each
+from dayfly.queue.connection import subscription, translated
 from dayfly.queue.job_record import JobRecord, read_record
 
 if TYPE_CHECKING:
@@ -45,13 +46,16 @@ class Records:
 
     def find(self, prefix: str) -> str:
         """The whole id of the one job whose id begins so. Raises JobNotFound, AmbiguousId."""
-        with translated(self._redis):
-            if self._redis.exists(keys.job(prefix)):
-                return prefix
-            if not prefix:
-                raise JobNotFound(prefix)
-            start, end = f"[{prefix}".encode(), f"[{prefix}".encode() + b"\xff"
-            found = [each.decode() for each in self._redis.zrangebylex(keys.IDS, start, end, 0, 50)]
+        if not prefix:
+            raise JobNotFound(prefix)
+        start, end = f"[{prefix}".encode(), f"[{prefix}".encode() + b"\xff"
+        is_whole, starting = ask_each(
+            self._redis,
+            (("EXISTS", keys.job(prefix)), ("ZRANGEBYLEX", keys.IDS, start, end, "LIMIT", 0, 50)),
+        )
+        if is_whole:
+            return prefix
+        found = as_text(starting)
         there = [job_id for job_id, fields in zip(found, job_fields.fetch(self._redis, found), strict=True) if fields]
         if not there:
             raise JobNotFound(prefix)
@@ -97,10 +101,11 @@ class Records:
         Raises TimeoutError at the deadline, JobNotFound for a job that is not there or not any more.
         """
         waiting = dict.fromkeys(job_ids)
-        with translated(self._redis), self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        with subscription(self._redis) as pubsub:
             # First listen, then look: an end between the two is not missed.
             if waiting:
-                pubsub.subscribe(*[keys.job_channel(job_id) for job_id in waiting])
+                with translated(self._redis):
+                    pubsub.subscribe(*[keys.job_channel(job_id) for job_id in waiting])
             while waiting:
                 for job_id in self._ended(list(waiting)):
                     del waiting[job_id]
@@ -112,7 +117,8 @@ class Records:
         look_at = time.monotonic() + _LOOK_SECONDS
         while waiting and time.monotonic() < look_at:
             patience = look_at if deadline is None else min(look_at, deadline)
-            message = pubsub.get_message(timeout=max(patience - time.monotonic(), 0.0))
+            with translated(self._redis):
+                message = pubsub.get_message(timeout=max(patience - time.monotonic(), 0.0))
             if message is not None and message["data"] == b"finished":
                 job_id = message["channel"].decode().rpartition(":")[2]
                 if job_id in waiting:
@@ -122,10 +128,8 @@ class Records:
                 raise TimeoutError(f"{len(waiting)} of the jobs have not finished in time: {_some(waiting)}")
 
     def _ended(self, job_ids: Sequence[str]) -> Iterator[str]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hget(keys.job(job_id), "status")
-        for job_id, status in zip(job_ids, pipeline.execute(), strict=True):
+        states = ask_each(self._redis, [("HGET", keys.job(job_id), "status") for job_id in job_ids])
+        for job_id, status in zip(job_ids, states, strict=True):
             if status is None:
                 raise JobNotFound(job_id)
             if status in _ENDED:
@@ -135,9 +139,8 @@ class Records:
         start = 0
         lowest = "-inf" if since is None else since
         while True:
-            with translated(self._redis):
-                ids = self._redis.zrevrangebyscore(keys.JOBS, "+inf", lowest, start=start, num=_PAGE)
-            yield from (record for record in self.get_many([each.decode() for each in ids]) if record is not None)
+            ids = ask(self._redis, "ZREVRANGEBYSCORE", keys.JOBS, "+inf", lowest, "LIMIT", start, _PAGE)
+            yield from (record for record in self.get_many(as_text(ids)) if record is not None)
             if len(ids) < _PAGE:
                 return
             start += _PAGE

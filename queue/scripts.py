@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
+from dayfly.queue.commands import Argument, ask_each
 from dayfly.queue.connection import translated
 from dayfly.queue.keys import OWN, RQ
 
 if TYPE_CHECKING:
     from redis import Redis
-
-Argument = str | bytes | int | float
 
 
 class Script:
@@ -42,21 +41,17 @@ class Script:
         """Run it. Raises a QueueError."""
         with translated(redis):
             try:
-                return redis.execute_command("EVALSHA", self.sha, 0, *arguments)
+                return redis.execute_command("EVALSHA", self.sha, 0, *arguments)  # type: ignore[no-untyped-call]
             except NoScriptError:
-                return redis.execute_command("EVAL", self.source, 0, *arguments)
+                return redis.execute_command("EVAL", self.source, 0, *arguments)  # type: ignore[no-untyped-call]
 
     def each(self, redis: Redis, calls: Sequence[Sequence[Argument]]) -> list[Any]:
         """Run it with each row of arguments, all in one round trip; the answers in order. Raises a QueueError."""
-        if not calls:
-            return []
-        with translated(redis):
-            pipeline = redis.pipeline(transaction=False)
-            # The server keeps what it has been sent by EVAL, so the first call makes the others known.
-            pipeline.execute_command("EVAL", self.source, 0, *calls[0])
-            for arguments in calls[1:]:
-                pipeline.execute_command("EVALSHA", self.sha, 0, *arguments)
-            return pipeline.execute()
+        # The server keeps what it has been sent by EVAL, so the first call makes the others known.
+        first, rest = calls[:1], calls[1:]
+        commands = [("EVAL", self.source, 0, *arguments) for arguments in first]
+        commands += [("EVALSHA", self.sha, 0, *arguments) for arguments in rest]
+        return ask_each(redis, commands)
 
 
 @cache
@@ -79,6 +74,7 @@ ENQUEUE = Script("stamp", "enqueue")
 ADOPT = Script("stamp", "adopt")
 RESERVE = Script("reserve")
 SETTLE = Script("settle")
+WAITING = Script("waiting")
 PROMOTE = Script("promote")
 OVERDUE = Script("overdue")
 RECONCILE = Script("reconcile")

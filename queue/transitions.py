@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from dayfly.queue.claims import Claim
-    from dayfly.queue.scripts import Argument
+    from dayfly.queue.commands import Argument
 
 _FLAGGED = 2
 

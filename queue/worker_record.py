@@ -12,13 +12,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from dayfly.jobs.errors import QueueError
 from dayfly.queue import keys
-from dayfly.queue.connection import translated
+from dayfly.queue.commands import Argument, ask, ask_each
 
 if TYPE_CHECKING:
     from redis import Redis
 
 RECORD_SECONDS = 480  # RQ's own: its worker_ttl of 420 and 60
+_COUNTERS = ("successful_job_count", "failed_job_count", "total_working_time")
 
 
 class WorkerRecord:
@@ -47,54 +49,49 @@ class WorkerRecord:
             "state": "idle",
             **{f"dayfly_{key}": value for key, value in about.items()},
         }
-        with translated(self._redis):
-            counters = ("successful_job_count", "failed_job_count", "total_working_time")
-            kept = self._redis.hmget(keys.worker(self._name), counters)
-            before = {name: value for name, value in zip(counters, kept, strict=True) if value is not None}
-            self._write({**self._fields, **before})
+        # A record that is still there is of the worker of this name that ran before: its counters go on.
+        kept = ask(self._redis, "HMGET", keys.worker(self._name), *_COUNTERS)
+        before = {name: value for name, value in zip(_COUNTERS, kept, strict=True) if value is not None}
+        self._write({**self._fields, **before})
 
     def heartbeat(self) -> None:
         """Raises a QueueError. A record that Redis has lost meanwhile (expiry, FLUSHALL) is written again."""
-        with translated(self._redis):
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.expire(keys.worker(self._name), RECORD_SECONDS)
-            pipeline.expire(keys.executions(self._name), RECORD_SECONDS)
-            pipeline.scard(keys.executions(self._name))
-            is_there, _, held = pipeline.execute()
-            if is_there:
-                self._redis.hset(keys.worker(self._name), "last_heartbeat", _rq_time())
-            else:
-                self._write({**self._fields, "last_heartbeat": _rq_time(), "state": "busy" if held else "idle"})
+        is_there, _, held = ask_each(
+            self._redis,
+            (
+                ("EXPIRE", keys.worker(self._name), RECORD_SECONDS),
+                ("EXPIRE", keys.executions(self._name), RECORD_SECONDS),
+                ("SCARD", keys.executions(self._name)),
+            ),
+        )
+        if is_there:
+            ask(self._redis, "HSET", keys.worker(self._name), "last_heartbeat", _rq_time())
+        else:
+            self._write({**self._fields, "last_heartbeat": _rq_time(), "state": "busy" if held else "idle"})
 
     def unregister(self) -> None:
         """As RQ's register_death. Raises a QueueError."""
-        with translated(self._redis):
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.srem(keys.WORKERS, keys.worker(self._name))
-            for queue in self._queues:
-                pipeline.srem(keys.workers_of(queue), keys.worker(self._name))
-            pipeline.hset(keys.worker(self._name), "death", _rq_time())
-            pipeline.expire(keys.worker(self._name), 60)
-            pipeline.execute()
+        key = keys.worker(self._name)
+        commands: list[tuple[Argument, ...]] = [("SREM", name, key) for name in self._memberships()]
+        commands += [("HSET", key, "death", _rq_time()), ("EXPIRE", key, 60)]
+        ask_each(self._redis, commands, atomic=True)
 
     def _write(self, fields: Mapping[str, str | bytes]) -> None:
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.delete(keys.worker(self._name))
-        pipeline.hset(keys.worker(self._name), mapping=dict(fields))
-        pipeline.expire(keys.worker(self._name), RECORD_SECONDS)
-        pipeline.sadd(keys.WORKERS, keys.worker(self._name))
-        for queue in self._queues:
-            pipeline.sadd(keys.workers_of(queue), keys.worker(self._name))
-        pipeline.execute()
+        key = keys.worker(self._name)
+        flat = [part for pair in fields.items() for part in pair]
+        commands: list[tuple[Argument, ...]] = [("DEL", key), ("HSET", key, *flat), ("EXPIRE", key, RECORD_SECONDS)]
+        commands += [("SADD", name, key) for name in self._memberships()]
+        ask_each(self._redis, commands, atomic=True)
+
+    def _memberships(self) -> list[str]:
+        return [keys.WORKERS, *(keys.workers_of(queue) for queue in self._queues)]
 
     def _own_address(self) -> str:
-        from redis.exceptions import ResponseError
-
-        with translated(self._redis):
-            try:
-                return str(self._redis.client_info()["addr"])
-            except ResponseError:  # not every user may ask
-                return "unknown"
+        try:
+            about = str(ask(self._redis, "CLIENT INFO")["addr"])
+        except QueueError:  # not every user may ask, and not every server knows it
+            return "unknown"
+        return about
 
 
 def _rq_time() -> str:

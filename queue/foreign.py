@@ -1,0 +1,106 @@
+"""Jobs from plain RQ producers: `Queue("ci", serializer=JSONSerializer).enqueue("dayfly.execute", document)`.
+
+They arrive in the queue's plain list. Each is looked at without being run or inflated beyond bounds, checked by the
+same door as any document, and moved to the list of its demand class. What is none of ours is parked with the reason,
+in RQ's registry of failed jobs, where `rq info` and rq-dashboard show it. Nothing is imported, no callback is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from math import ceil
+from typing import TYPE_CHECKING
+
+from dayfly.jobs.demand import Demand, class_name
+from dayfly.jobs.errors import SpecError
+from dayfly.jobs.state import Outcome
+from dayfly.queue import aftermath, keys, scripts
+from dayfly.queue.commands import as_text, ask, ask_each
+from dayfly.queue.payload import MAX_PAYLOAD_BYTES, PayloadError, read_document
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from dayfly.jobs.spec import JobSpec
+
+_AT_ONCE = 50
+_FIELDS = (
+    "status",
+    "success_callback_name",
+    "failure_callback_name",
+    "stopped_callback_name",
+    "webhooks",
+)
+
+
+class Intake:
+    """What plain RQ producers put into the queues of one Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    def take(self, queue: str) -> int:
+        """Move or park some of what lies in the plain list of `queue`: how many. Call again until it is 0.
+
+        Raises a QueueError.
+        """
+        ids = as_text(ask(self._redis, "LRANGE", keys.jobs_list(queue), 0, _AT_ONCE - 1))
+        for job_id in ids:
+            self._take_one(queue, job_id)
+        return len(ids)
+
+    def _take_one(self, queue: str, job_id: str) -> None:
+        key = keys.job(job_id)
+        size, fields = ask_each(self._redis, (("HSTRLEN", key, "data"), ("HMGET", key, *_FIELDS)))
+        if fields[0] != b"queued":
+            # Expired, deleted, or on its way elsewhere: RQ's own workers drop such ids too.
+            ask(self._redis, "LREM", keys.jobs_list(queue), 1, job_id)
+            return
+        payload = ask(self._redis, "HGET", key, "data") if size <= MAX_PAYLOAD_BYTES else None
+        try:
+            spec = _read(payload, dict(zip(_FIELDS, fields, strict=True)))
+            self._adopt(queue, job_id, payload or b"", spec)
+        except (PayloadError, SpecError) as error:
+            self._park(queue, job_id, str(error))
+
+    def _adopt(self, queue: str, job_id: str, payload: bytes, spec: JobSpec) -> None:
+        if spec.unique is not None:
+            holder = scripts.RESERVE(self._redis, spec.unique, job_id).decode()
+            if holder != job_id:
+                raise PayloadError(f"job {holder} has the unique key {spec.unique!r} and is not finished")
+        options = {"delay": spec.delay_seconds, "queue_timeout": spec.queue_timeout_seconds, "unique": spec.unique}
+        scripts.ADOPT(
+            self._redis,
+            queue,
+            job_id,
+            class_name(queue, Demand.of(spec)),
+            hashlib.sha1(payload, usedforsecurity=False).hexdigest(),
+            -1 if spec.timeout_seconds is None else ceil(spec.timeout_seconds),
+            json.dumps({name: value for name, value in options.items() if value is not None}),
+        )
+
+    def _park(self, queue: str, job_id: str, reason: str) -> None:
+        message = f"refused from queue {queue}: {reason}"
+        is_parked = aftermath.conclude(
+            self._redis, job_id, Outcome.REJECTED, message, reason="foreign", condition="queued"
+        )
+        if is_parked:
+            ask(self._redis, "HSET", keys.job(job_id), "dayfly_parked", message)
+        ask(self._redis, "LREM", keys.jobs_list(queue), 1, job_id)
+
+
+def _read(payload: bytes | None, fields: Mapping[str, bytes | None]) -> JobSpec:
+    """The job in a payload. Raises PayloadError, SpecError."""
+    from dayfly.jobs.door import read_job
+
+    if payload is None:
+        raise PayloadError(f"its payload is missing or larger than {MAX_PAYLOAD_BYTES >> 20} MiB")
+    called = [name for name in _FIELDS[1:] if fields[name]]
+    if called:
+        raise PayloadError(f"it asks for {', '.join(called)}: callbacks and webhooks are never called here")
+    spec = read_job(read_document(payload))
+    if spec.after is not None:
+        raise PayloadError("the document says `after`: with RQ's own classes that is enqueue(depends_on=…)")
+    return spec
