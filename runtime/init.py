@@ -20,7 +20,7 @@ from dayfly.runtime import capabilities, seccomp, syscalls, users
 from dayfly.runtime.cgroups.hierarchy import Cgroup
 from dayfly.runtime.channel import Channel, Message
 from dayfly.runtime.inputs import input_operations
-from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.namespaces import Namespaces, loopback_up
 from dayfly.runtime.operations import PivotRoot, perform
 from dayfly.runtime.rootfs import kernel_operations, tree_operations
 from dayfly.runtime.shape import ContainerPlan, Process, Shape
@@ -81,6 +81,8 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     capabilities.make_files_as(own.first_id)
     perform(tree_operations(own.shape, own.disk_fd, own.namespaces.user))
     own.namespaces.enter("net", "ipc", "uts")
+    if own.shape.network == "none":
+        loopback_up()
     perform(kernel_operations(own.shape, own.first_id, own.has_cgroup2))
     _limit_resources()
 

@@ -2,15 +2,14 @@
 
 They must belong to the job's own user namespace, or CAP_NET_BIND_SERVICE, CAP_NET_RAW and sethostname would mean
 nothing inside; whereas the mounts are made by host root in a mount namespace that the job does not own. A process
-cannot come back from a user namespace, so a child enters it, makes the others there, and leaves; descriptors keep
-them alive.
+cannot come back from a user namespace, so a child is born into all of them and ends once descriptors hold them.
 """
 
 import fcntl
 import os
+import signal
 import socket
 import struct
-from contextlib import suppress
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
@@ -62,65 +61,38 @@ class Namespaces:
         self.fds = {}
 
 
-def _make(kinds: list[tuple[str, int]], id_map: str, proc: str = "/proc") -> dict[str, int]:
-    (made_r, made_w), (done_r, done_w) = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(made_r)
-        os.close(done_w)
-        _stay(kinds, made_w, done_r)
-    os.close(made_w)
-    os.close(done_r)
-    try:
-        _check(os.read(made_r, 4))
-        return _open(f"{proc}/{child}", kinds, id_map)
-    finally:
-        os.close(made_r)
-        os.close(done_w)
-        os.waitpid(child, 0)
-
-
-def _stay(kinds: list[tuple[str, int]], made_w: int, done_r: int) -> None:
-    """The child: make the namespaces, say so (or the errno), wait until the parent has opened them."""
-    number = 0
-    try:
-        flags = 0
-        for _, flag in kinds:
-            flags |= flag
-        syscalls.unshare(flags)
-        if flags & syscalls.CLONE_NEWNET:
-            _loopback_up()
-    except OSError as error:
-        number = error.errno or 1
-    with suppress(BrokenPipeError):  # the parent is gone: nobody to tell
-        os.write(made_w, struct.pack("<i", number))
-    os.close(made_w)
-    os.read(done_r, 1)
-    os._exit(0)
-
-
-def _loopback_up() -> None:
+def loopback_up() -> None:
+    """Bring `lo` of the current network namespace up (netdevice(7))."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = struct.pack("16sh14x", b"lo", _IFF_UP)
         fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, request)
 
 
-def _check(answer: bytes) -> None:
-    number = struct.unpack("<i", answer)[0] if len(answer) == 4 else 3
-    if number:
+def _make(kinds: list[tuple[str, int]], id_map: str, proc: str = "/proc") -> dict[str, int]:
+    flags = 0
+    for _, flag in kinds:
+        flags |= flag
+    try:
+        holder = syscalls.PausedProcess(flags)
+    except OSError as error:
         raise HostError(
             "make the job's user, network, IPC and UTS namespaces",
             None,
-            number,
+            error.errno,
             "see `dayfly doctor`; sysctl user.max_user_namespaces and user.max_net_namespaces must be above 0",
-        )
+        ) from error
+    try:
+        return _open(f"{proc}/{holder.pid}", kinds, id_map)
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        os.waitpid(holder.pid, 0)
 
 
-def _open(child: str, kinds: list[tuple[str, int]], id_map: str) -> dict[str, int]:
+def _open(holder: str, kinds: list[tuple[str, int]], id_map: str) -> dict[str, int]:
     for name in ("uid_map", "gid_map"):
-        fd = os.open(f"{child}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(f"{holder}/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, id_map.encode())
         finally:
             os.close(fd)
-    return {name: os.open(f"{child}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name, _ in kinds}
+    return {name: os.open(f"{holder}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name, _ in kinds}
