@@ -1,0 +1,142 @@
+"""A large job does not wait for ever behind a stream of small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from redis import Redis
+
+from dayfly.jobs.demand import Capacity
+from dayfly.jobs.result import Result
+from dayfly.jobs.spec import JobSpec, Limits
+from dayfly.queue.claims import Claim
+from dayfly.queue.consumer import Consumer
+from dayfly.queue.producer import Producer
+
+CPU = Capacity(1000, 100, 100)
+
+
+class Host:
+    """A worker with 4 cpus and what is free of them."""
+
+    def __init__(self, consumer: Consumer, ended: Callable[..., Result]) -> None:
+        self.consumer = consumer
+        self.free = 4
+        self.running: list[tuple[Claim, int]] = []
+        self._ended = ended
+
+    def fill(self) -> list[str]:
+        """Claim until nothing more is given; the ids taken."""
+        taken = []
+        while (claim := self.consumer.claim(Capacity(self.free * 1000, 8192, 40960))) is not None:
+            cpus = int(claim.document["limits"]["cpus"])
+            self.free -= cpus
+            assert self.free >= 0
+            self.running.append((claim, cpus))
+            taken.append(claim.job_id)
+        return taken
+
+    def finish_oldest(self) -> None:
+        claim, cpus = self.running.pop(0)
+        assert self.consumer.finish(claim, self._ended(claim))
+        self.free += cpus
+
+
+def test_a_refused_head_gets_the_host_to_itself(
+    producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
+) -> None:
+    """On a host of 4 cpus, a job of 3 starts within one job's length of being first, however many small ones wait."""
+    host = Host(make_consumer(patience_seconds=0), ended)
+    first = [_submit(producer, cpus) for cpus in (1, 2)]
+    big = _submit(producer, 3)
+    small = [_submit(producer, 1) for _ in range(20)]
+    assert host.fill() == first
+    assert host.free == 1
+    while big not in (taken := host.fill()):
+        assert not taken, "a small job slipped past the one that waits for room"
+        host.finish_oldest()
+    assert taken[0] == big
+    assert taken[1:] == small[: host.free + len(taken[1:])]
+
+
+def test_within_patience_small_jobs_fill_the_room(
+    producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
+) -> None:
+    """A head that was only just refused holds nothing up."""
+    host = Host(make_consumer(patience_seconds=60), ended)
+    first = [_submit(producer, 2), _submit(producer, 1)]
+    _submit(producer, 3)
+    small = _submit(producer, 1)
+    assert host.fill() == [*first, small]
+
+
+def test_another_worker_may_take_the_reserved_job(
+    redis: Redis, producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
+) -> None:
+    """A reservation keeps a worker free, it does not keep the job from others; then it is gone."""
+    busy = Host(make_consumer("busy", patience_seconds=0), ended)
+    first = _submit(producer, 2)
+    big = _submit(producer, 3)
+    assert busy.fill() == [first]
+    idle = Host(make_consumer("idle", patience_seconds=0), ended)
+    assert idle.fill() == [big]
+    small = _submit(producer, 1)
+    assert busy.fill() == [small]
+    assert not redis.exists("dayfly:reserved")
+
+
+def test_only_one_worker_is_kept_free_for_a_job(
+    producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
+) -> None:
+    """A second worker goes on with small jobs while the first one empties."""
+    one, two = (Host(make_consumer(name, patience_seconds=0), ended) for name in ("one", "two"))
+    first = [_submit(producer, 2), _submit(producer, 2)]
+    one.free = two.free = 2
+    assert one.fill() == first[:1]
+    assert two.fill() == first[1:]
+    one.free = two.free = 1
+    _submit(producer, 3)
+    small = _submit(producer, 1)
+    assert one.fill() == []
+    assert two.fill() == [small]
+
+
+def test_a_job_that_no_empty_host_could_hold_reserves_nothing(
+    producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
+) -> None:
+    """A job of 16 cpus does not stop a host of 4."""
+    host = Host(make_consumer(patience_seconds=0), ended)
+    _submit(producer, 16)
+    small = _submit(producer, 1)
+    assert host.fill() == [small]
+
+
+def test_a_reservation_runs_out(
+    producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
+) -> None:
+    """When the time of a reservation is over the host takes other jobs again."""
+    host = Host(make_consumer(patience_seconds=0, reservation_seconds=0), ended)
+    host.free = 2
+    _submit(producer, 3)
+    small = _submit(producer, 1)
+    assert host.fill() == []  # reserved, and over at once
+    patient = Host(make_consumer(patience_seconds=60), ended)
+    patient.free = 2
+    assert patient.fill() == [small]
+
+
+def test_a_cancelled_head_frees_its_host(
+    producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
+) -> None:
+    """When the reserved job is cancelled its host goes on at once."""
+    host = Host(make_consumer(patience_seconds=0), ended)
+    host.free = 2
+    big = _submit(producer, 3)
+    small = _submit(producer, 1)
+    assert host.fill() == []
+    producer.cancel(big)
+    assert host.fill() == [small]
+
+
+def _submit(producer: Producer, cpus: int) -> str:
+    return producer.submit(JobSpec(limits=Limits(cpus=cpus, memory_bytes=1 << 20, disk_bytes=1 << 20)))
