@@ -1,0 +1,188 @@
+"""What a job can see and do in a container, each with the attack it stops."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly.runtime.container import Host
+from dayfly.runtime.shape import Mount, Workspace
+
+Run = Callable[..., Any]
+
+
+def test_job_has_a_namespace_of_every_kind_to_itself(run: Run) -> None:
+    """No namespace of the job is the host's."""
+    ran = run("sh", "-c", "readlink /proc/self/ns/*")
+    own = {os.readlink(f"/proc/self/ns/{kind}") for kind in ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")}
+    assert len(ran.stdout.split()) >= 8
+    assert not own & set(ran.stdout.split())
+
+
+def test_root_in_the_job_is_nobody_on_the_host(run: Run) -> None:
+    """uid 0 inside maps to an unprivileged id outside."""
+    inside, outside, count = run("cat", "/proc/self/uid_map").stdout.split()
+    assert inside == "0"
+    assert int(outside) >= 1 << 30
+    assert count == "65536"
+
+
+def test_job_holds_dockers_capabilities_and_no_others(run: Run) -> None:
+    """Permitted, effective and bounding are Docker's fourteen; inheritable and ambient are empty (CVE-2022-24769)."""
+    status = dict(line.split(":\t") for line in run("cat", "/proc/self/status").stdout.splitlines() if ":\t" in line)
+    assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"00000000a80425fb"}
+    assert {status[name] for name in ("CapInh", "CapAmb")} == {"0000000000000000"}
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+
+
+def test_ordinary_user_of_the_job_holds_no_capability(run: Run) -> None:
+    """A job that runs as a user has nothing permitted."""
+    ran = run("sh", "-c", "id -u; id -g; grep CapPrm /proc/self/status", user="1000:1001")
+    assert ran.stdout.split() == ["1000", "1001", "CapPrm:", "0000000000000000"]
+
+
+def test_job_inherits_no_descriptor(run: Run, tmp_path: Path) -> None:
+    """A directory that the keeper left open and inheritable is not there in the job (CVE-2024-21626)."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(fd, True)
+    try:
+        assert run("sh", "-c", "sleep 60 & ls /proc/$!/fd").stdout.split() == ["0", "1", "2"]
+    finally:
+        os.close(fd)
+
+
+def test_init_cannot_be_looked_at(run: Run) -> None:
+    """PID 1 is the host's python: its program, memory and descriptors are closed to the job (CVE-2019-5736)."""
+    ran = run("sh", "-c", "for f in exe root cwd fd/0 mem maps environ; do cat /proc/1/$f && echo open; done")
+    assert "open" not in ran.stdout
+
+
+@pytest.mark.parametrize("path", ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts"])
+def test_telling_files_of_proc_are_empty(run: Run, path: str) -> None:
+    """Docker's masked paths read as nothing."""
+    assert run("cat", path).stdout == ""
+
+
+@pytest.mark.parametrize("path", ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/mm/ksm/run"])
+def test_kernel_cannot_be_written_to(run: Run, path: str) -> None:
+    """What changes the kernel is read-only or not the job's."""
+    before = Path("/proc/sys/kernel/core_pattern").read_text()
+    assert run("sh", "-c", f"echo x > {path}").exit_code != 0
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == before
+
+
+def test_masks_cannot_be_taken_off(run: Run) -> None:
+    """umount, remount and a new mount are refused, also in a new user namespace (CVE-2022-0492)."""
+    script = "umount /proc/kcore || mount -o remount,rw /proc/sys || unshare -Ur true || mount -t tmpfs x /tmp"
+    assert run("sh", "-c", script).exit_code not in (0, None)
+
+
+@pytest.mark.parametrize("point", ["proc", "sys", "dev"])
+def test_symlink_at_a_mount_point_leads_nowhere(run: Run, tmp_path: Path, shape: Any, point: str) -> None:
+    """An image whose /proc, /sys or /dev is a link to the host writes nothing there (CVE-2019-19921, CVE-2026-41579)."""
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (layer / point).symlink_to(canary)
+    ran = run("sh", "-c", f"stat -c %F /{point}", image_layers=(str(layer), *shape.image_layers))
+    assert ran.stdout == "directory\n"
+    assert list(canary.iterdir()) == []
+
+
+def test_fork_bomb_stops_at_the_pids_limit(run: Run) -> None:
+    """A fork bomb meets EAGAIN, and the host lives."""
+    ran = run("sh", "-c", "i=0; while [ $i -lt 100 ]; do sleep 60 & i=$((i+1)); done; wait")
+    assert ran.exit_code != 0
+    assert ran.container.usage().pids_peak in (None, 64)
+
+
+def test_memory_hog_is_killed_and_named(run: Run) -> None:
+    """Too much memory kills the hog alone; its name is told."""
+    ran = run("python3", "-c", "x = bytearray(1 << 30)")
+    assert ran.end.signal == signal.SIGKILL
+    oom = ran.container.oom()
+    assert oom.events >= 1
+    assert "python3" in {victim.name for victim in oom.victims}
+
+
+def test_disk_filler_meets_its_quota_only(run: Run, host: Host) -> None:
+    """Filling the disk fails at the quota, is seen, and takes the root's and the workspace's writes together."""
+    before = os.statvfs(host.home).f_bavail
+    ran = run("sh", "-c", "head -c 48M /dev/zero > /tmp/a && head -c 48M /dev/zero > /workspace/b")
+    assert "No space left" in ran.stderr
+    ran.container.disk.look()
+    assert ran.container.disk.was_full()
+    assert before - os.statvfs(host.home).f_bavail < (96 << 20) // 4096
+
+
+def test_command_not_found_is_127_and_not_executable_126(run: Run) -> None:
+    """As a shell has it, with a sentence."""
+    missing = run("no-such-command")
+    assert missing.exit_code == 127
+    assert "not found" in missing.refusal.message
+    assert run("/etc/passwd").exit_code == 126
+
+
+def test_unknown_user_is_the_jobs_fault(run: Run) -> None:
+    """A user that the image lacks, or a number too large for it (CVE-2026-46680), is refused with its name."""
+    for user in ("nosuchuser", "70000"):
+        assert user in run("true", user=user).refusal.message
+
+
+def test_directory_is_seen_and_not_changed(run: Run, tmp_path: Path) -> None:
+    """The job's changes to its directory go to its own layer."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "kept").write_text("old")
+    facts = source.stat()
+    given = Workspace(source=str(source), device=facts.st_dev, inode=facts.st_ino)
+    ran = run("sh", "-c", "pwd; cat kept; echo new > kept; touch more; cat kept; id -u", workspace=given)
+    assert ran.stdout == "/workspace\noldnew\n0\n"
+    assert [path.name for path in source.iterdir()] == ["kept"]
+    assert (source / "kept").read_text() == "old"
+
+
+def test_directory_of_a_user_belongs_to_the_job(run: Run, tmp_path: Path) -> None:
+    """A directory owned by an ordinary user is the job's own inside, whoever the job runs as."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("x")
+    for path in (source, source / "file"):
+        os.chown(path, 1234, 1234)
+    for user, uid in (("", "0"), ("1000", "1000")):
+        ran = run("stat", "-c", "%u", "file", workspace=Workspace(source=str(source)), user=user)
+        assert ran.stdout.strip() == uid, ran
+
+
+def test_mount_is_read_only_unless_asked(run: Run, tmp_path: Path) -> None:
+    """A mount shows the host's path; writing needs `rw`."""
+    source = tmp_path / "data"
+    source.mkdir()
+    (source / "in").write_text("data")
+    shown = Mount(source=str(source), target="/data/here")
+    ran = run("sh", "-c", "cat /data/here/in; touch /data/here/out", mounts=(shown,))
+    assert ran.stdout == "data"
+    assert "Read-only" in ran.stderr
+    writable = Mount(source=str(source), target="/data/here", writable=True)
+    assert run("touch", "/data/here/out", mounts=(writable,)).exit_code == 0
+    assert (source / "out").stat().st_uid == 0
+
+
+def test_no_process_survives_the_command(run: Run) -> None:
+    """A daemon that left the session and ignores SIGTERM is dead when init is."""
+    ran = run("sh", "-c", "setsid sh -c 'trap \"\" TERM; sleep 300' >/dev/null 2>&1 & echo started")
+    assert ran.stdout == "started\n"
+    assert not ran.end.is_alone
+    assert ran.container.current().cpu_seconds is not None
+    assert ran.container._cgroup.is_empty()
+
+
+def test_loopback_is_up_and_the_only_link(run: Run) -> None:
+    """network: none has lo, and it works."""
+    script = "import socket,os; s=socket.create_server(('127.0.0.1',0)); socket.create_connection(s.getsockname()); print(os.listdir('/sys/class/net'))"
+    assert run("python3", "-c", script).stdout == "['lo']\n"
