@@ -50,7 +50,7 @@ def open_ledger(settings: WorkerSettings) -> Ledger:
     cpus = settings.cpus if settings.cpus is not None else float(len(os.sched_getaffinity(0)))
     slots = settings.slots or max(int(cpus), 1)
     memory = settings.memory_bytes if settings.memory_bytes is not None else _host_memory_bytes()
-    disk = settings.disk_bytes if settings.disk_bytes is not None else _host_disk_bytes(settings)
+    disk = settings.disk_bytes if settings.disk_bytes is not None else _host_disk_bytes(settings, slots)
     return Ledger(Capacity(int(cpus * 1000), memory // _MIB, disk // _MIB), slots)
 
 
@@ -61,5 +61,8 @@ def _host_memory_bytes() -> int:
     return int(total_kib * 1024 * _MEMORY_PART)
 
 
-def _host_disk_bytes(settings: WorkerSettings) -> int:
-    return int(shutil.disk_usage(settings.home).free * _DISK_PART)
+def _host_disk_bytes(settings: WorkerSettings, slots: int) -> int:
+    """Nine tenths of what is free, each slot's share cut to one significant bit: a disk's template is made once a size,
+    and what is free differs at every start."""
+    share_mib = max(int(shutil.disk_usage(settings.home).free * _DISK_PART) // slots // _MIB, 1)
+    return (1 << (share_mib.bit_length() - 1)) * _MIB * slots

@@ -22,6 +22,8 @@ POSITION = 0
 
 _HEADER = struct.Struct("<QBI")
 _COUNT = struct.Struct("<Q")
+MAX_PAYLOAD_BYTES = 16 << 10  # of one frame: what an entry of the live stream holds, so that no frame is ever split
+
 _CHUNK = 64 << 10
 _SMALLEST_LIMIT = 4096
 _READ = os.O_RDONLY | os.O_CLOEXEC
@@ -74,7 +76,7 @@ class LogWriter:
         while view:
             if self._left <= 0:
                 self._next_segment(now)
-            part = view[: min(self._left, _CHUNK)]
+            part = view[: min(self._left, MAX_PAYLOAD_BYTES)]
             self._append(_HEADER.pack(now, stream, len(part)), part)
             self._left -= _HEADER.size + len(part)
             self.bytes_of[stream] += len(part)
@@ -137,6 +139,11 @@ class LogReader:
             for _ in self.frames():
                 if self.cursor.position >= position:
                     return
+
+    def go_back(self, cursor: Cursor) -> None:
+        """Read again from where a cursor of this reader was."""
+        self.close()
+        self.cursor = cursor
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -18,6 +18,7 @@ class Places:
         self.jobs = f"{home}/jobs"
         self.keepers = f"{home}/keepers"
         self.trash = f"{home}/trash"
+        self.kept = f"{home}/kept"
         self.run = f"{home}/run"
 
     def make(self) -> None:

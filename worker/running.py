@@ -3,7 +3,9 @@
 It is the same whether this agent started the job or found it running.
 """
 
+import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 
@@ -17,6 +19,7 @@ from dayfly.worker.exit import Exit
 from dayfly.worker.logfile import NAME as LOG
 from dayfly.worker.logfile import LogReader
 from dayfly.worker.record import Record
+from dayfly.worker.reporting import without_exit
 
 _MARKS = {jobfiles.RUNNING: State.RUNNING, jobfiles.COLLECTING: State.COLLECTING}
 
@@ -36,8 +39,10 @@ class RunningJob:
     state: State = State.STARTING
     unmarked: State | None = None  # a state that Redis has not been told yet
     has_new_log: bool = False
+    is_log_placed: bool = True  # False: the stream must be asked up to where it has the log
     shipped_at: float = 0.0
     stop_reason: str | None = None
+    is_stop_urgent: bool = False
     ending: Exit | None = None
     result: Result | None = None
     is_settled: bool = False  # the queue knows the end, or wants to know nothing of it
@@ -52,7 +57,30 @@ class RunningJob:
 
     @property
     def is_gone(self) -> bool:
+        """Its keeper is dead."""
         return self.pidfd < 0
+
+    def stop(self, reason: str, is_urgent: bool) -> None:
+        """Have the keeper end the job; again only to make it quicker. The first reason stands."""
+        if self.ending is not None or self.is_gone or (self.stop_reason and (self.is_stop_urgent or not is_urgent)):
+            return
+        self.stop_reason = self.stop_reason or reason
+        self.is_stop_urgent = is_urgent
+        jobfiles.write_stop(self.directory, self.stop_reason, is_urgent)
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+
+    def keeper_ended(self) -> None:
+        """The keeper is dead: what it has left is all there will be."""
+        os.close(self.pidfd)
+        self.pidfd = -1
+        self.find_ending()
+
+    def find_ending(self) -> None:
+        """Read the end that the dead keeper wrote, or conclude one from what there is."""
+        self.look()
+        if self.ending is None:
+            self.ending = without_exit(self.state is not State.STARTING, self.stop_reason)
 
     def changed(self, names: set[str]) -> None:
         """Files of these names have appeared or grown."""

@@ -4,8 +4,8 @@ import dataclasses
 import os
 
 from dayfly.jobs.door import read_job
-from dayfly.jobs.errors import DayflyError
-from dayfly.jobs.spec import JobSpec
+from dayfly.jobs.errors import DayflyError, ImageError
+from dayfly.jobs.spec import DEFAULT_IMAGE, JobSpec
 from dayfly.queue.claims import Claim
 from dayfly.runtime.images.image import Image
 from dayfly.runtime.images.store import ImageStore
@@ -45,8 +45,11 @@ class Starter:
         """The shape that the next job probably has: that of the last one."""
 
     def guess_default(self) -> None:
-        """The shape of a job that states nothing. Raises DayflyError when the default image is not there."""
-        image = self._images.resolve(self._settings.defaults.image)
+        """Guess a job that states nothing; of the host's image where the default one is not there (yet)."""
+        try:
+            image = self._images.resolve(self._settings.defaults.image)
+        except ImageError:
+            image = self._images.resolve(DEFAULT_IMAGE)
         self.guess = self._planner.shape(JobSpec(), image)
 
     def start(self, claim: Claim, lease_seconds_left: float) -> RunningJob | None:
@@ -80,8 +83,11 @@ class Starter:
         if spec.stdin is not None:
             jobfiles.write_stdin(keeper.directory, spec.stdin)
         directory = self._places.job(claim.job_id)
+        if os.path.exists(directory):  # an earlier attempt, whose keeper is still tidying up
+            self._places.throw_away(directory)
         os.rename(keeper.directory, directory)
         if not keeper.go():
+            jobfiles.discard(directory)
             return None
         return RunningJob(claim, record, spec, directory, keeper.watch, keeper.pid, keeper.pidfd)
 

@@ -8,6 +8,7 @@ A keeper whose guess was wrong prepares once more at "go"; it is used all the sa
 
 import os
 import secrets
+import select
 import time
 from dataclasses import dataclass, field
 
@@ -65,6 +66,7 @@ class WarmKeepers:
         self._wanted = wanted
         self._keepers: dict[str, Keeper] = {}
         self._by_watch: dict[int, Keeper] = {}
+        self._leaving: dict[str, Keeper] = {}
         self._failures = 0
         self._not_before = 0.0
         self._held_layers: frozenset[str] = frozenset()
@@ -98,7 +100,7 @@ class WarmKeepers:
 
     def born(self, reply: Reply) -> Keeper | None:
         """The launcher's answer. Returns the keeper, with its pidfd open, when there is one to watch."""
-        keeper = self._keepers.get(reply.token)
+        keeper = self._keepers.get(reply.token) or self._leaving.get(reply.token)
         if keeper is None:
             return None
         if reply.pid is None:
@@ -121,24 +123,48 @@ class WarmKeepers:
         return keeper is not None
 
     def died(self, keeper: Keeper) -> None:
-        """Its pidfd became readable though it had no job."""
+        """Its pidfd became readable though it had no job, or could not take the one it was given."""
         if keeper.token in self._keepers:
             self._fail(keeper, self._reason(keeper))
+        else:
+            self._bury(keeper)
 
     def relaunch(self, launcher: Launcher) -> None:
         """The launcher is a new one: what was asked of the old one and not born will never be."""
         self._launcher = launcher
-        for keeper in [each for each in self._keepers.values() if each.pidfd < 0]:
-            self._drop(keeper)
+        for keeper in [each for each in self.all() if each.pidfd < 0]:
+            self._forget(keeper)
+            keeper.let_go()
+            self._bury(keeper)
 
-    def close(self) -> None:
-        """Let all of them go. They undo what they prepared; wait for their pidfds if that matters."""
+    def let_go(self) -> None:
+        """Take no more: each undoes what it prepared and ends, and `died` hears of it."""
         for keeper in list(self._keepers.values()):
             self._forget(keeper)
             keeper.let_go()
+            self._leaving[keeper.token] = keeper
+
+    def close(self, within_seconds: float) -> None:
+        """let_go(), and wait until all are gone, though not for ever."""
+        self.let_go()
+        deadline = time.monotonic() + within_seconds
+        while any(keeper.pidfd < 0 for keeper in self._leaving.values()):
+            if not select.select([self._launcher.fd], [], [], max(deadline - time.monotonic(), 0.0))[0]:
+                break
+            for reply in self._launcher.replies() or self._unborn():
+                self.born(reply)
+        for keeper in list(self._leaving.values()):
+            if keeper.pidfd >= 0:
+                select.select([keeper.pidfd], [], [], max(deadline - time.monotonic(), 0.0))
+            self._bury(keeper)
 
     def all(self) -> list[Keeper]:
-        return list(self._keepers.values())
+        """Every keeper that lives without a job."""
+        return [*self._keepers.values(), *self._leaving.values()]
+
+    def _unborn(self) -> list[Reply]:
+        """The launcher is dead: its answers, had it given them."""
+        return [Reply(keeper.token, None, "the launcher died") for keeper in self._leaving.values() if keeper.pidfd < 0]
 
     def _ask(self, shape: Shape) -> bool:
         token = secrets.token_hex(8)
@@ -158,7 +184,9 @@ class WarmKeepers:
         finally:
             os.close(reader)
         if not is_asked:
-            self._drop(keeper)
+            self._forget(keeper)
+            keeper.let_go()
+            self._bury(keeper)
         return is_asked
 
     def _hold_layers(self, shape: Shape) -> None:
@@ -173,8 +201,11 @@ class WarmKeepers:
         os.rename(f"{path}.new", path)
 
     def _fail(self, keeper: Keeper, reason: str) -> None:
-        self._drop(keeper)
-        self._pause(reason)
+        if keeper.token in self._keepers:
+            self._pause(reason)
+        self._forget(keeper)
+        keeper.let_go()
+        self._bury(keeper)
 
     def _pause(self, reason: str) -> None:
         """One failure is tried again at once; then ever later, so that a broken host is not kept busy."""
@@ -187,9 +218,9 @@ class WarmKeepers:
         ending = jobfiles.read_exit(keeper.directory)
         return ending.fault.message if ending and ending.fault else "a keeper died while it prepared a container"
 
-    def _drop(self, keeper: Keeper) -> None:
-        self._forget(keeper)
-        keeper.let_go()
+    def _bury(self, keeper: Keeper) -> None:
+        """It is dead, or was never born: nothing of it stays."""
+        self._leaving.pop(keeper.token, None)
         if keeper.pidfd >= 0:
             os.close(keeper.pidfd)
             keeper.pidfd = -1

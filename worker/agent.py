@@ -1,0 +1,337 @@
+"""The agent of a host: one process, one loop, N slots. It claims jobs, follows their keepers, and tells the queue.
+
+It does not run a job, it follows it: kill it at any moment and the jobs go on; the next agent of this home adopts them.
+What happens comes as readable descriptors (keepers' directories by inotify, their ends by pidfd, the launcher's socket,
+the queue's wakes, signals); each only notes what changed. What is to be said to the queue is said once a turn by the
+liaison. While the queue is away everything else goes on.
+
+    SIGTERM, SIGINT   drain: take nothing new, finish what runs, leave; again: put back what runs; again: at once
+    SIGQUIT           leave now, and leave the keepers running for the next agent
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from dayfly.jobs.errors import QueueError, Unsupported
+from dayfly.queue.connection import Backoff, connect
+from dayfly.queue.consumer import Consumer
+from dayfly.queue.foreign import Intake
+from dayfly.queue.logs import LogStream
+from dayfly.queue.reaper import Reaper
+from dayfly.queue.wakeup import Kind, Wakeup
+from dayfly.runtime.cgroups.hierarchy import Hierarchy, open_hierarchy
+from dayfly.runtime.images.store import ImageStore
+from dayfly.worker import events
+from dayfly.worker.adoption import adopt
+from dayfly.worker.capacity import open_ledger
+from dayfly.worker.finishing import Finisher, is_kept
+from dayfly.worker.host import host_id
+from dayfly.worker.launcher_client import Launcher
+from dayfly.worker.liaison import Liaison
+from dayfly.worker.places import Places
+from dayfly.worker.plan import Planner
+from dayfly.worker.roster import Roster
+from dayfly.worker.running import RunningJob
+from dayfly.worker.settings import WorkerSettings
+from dayfly.worker.starting import Starter
+from dayfly.worker.store import FileStore
+from dayfly.worker.sweeper import Sweeper
+from dayfly.worker.warm import Keeper, WarmKeepers
+from dayfly.worker.watches import Watches
+
+_SWEEP_SECONDS = 60.0
+_EXPIRE_SECONDS = 3600.0
+_KEEPERS_LEAVE_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+def serve(settings: WorkerSettings) -> bool:
+    """Serve until told to leave; True when it was for want of work (`idle_exit_seconds`). Raises DayflyError."""
+    events.configure()
+    places = Places(settings.home)
+    places.make()
+    with places.held(), _signals() as told, Agent(settings, places, told) as agent:
+        return agent.run()
+
+
+class Agent:
+    """Use as a context manager; `told` is readable when a signal has come."""
+
+    def __init__(self, settings: WorkerSettings, places: Places, told: int) -> None:
+        self._settings = settings
+        self._places = places
+        self._stops = 0
+        self._leaves_now = False
+        self._busy_at = time.monotonic()
+        self._quiet_until = 0.0
+        self._sweep_at = self._expire_at = 0.0
+        self._backoff = Backoff()
+        self._ledger = open_ledger(settings)
+        self._watches = Watches()
+        self._roster = Roster()
+        self._selector = selectors.DefaultSelector()
+        self._images = ImageStore(settings.home)
+        self._store = FileStore(settings.store)
+        hierarchy = _hierarchy(settings)
+        self._sweeper = Sweeper(places, hierarchy)
+        self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
+        self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots)
+        planner = Planner(settings, self._ledger.share, hierarchy)
+        self._starter = Starter(settings, places, planner, self._images, self._warm)
+        self._need = planner.need
+        self._redis = connect(settings.url)
+        self._wakeup = Wakeup(self._redis, settings.name, settings.queues)
+        self._liaison = self._make_liaison()
+        self._listen(told, lambda: self._heed_signals(told))
+        self._listen(self._watches.fd, self._heed_changes)
+        self._listen(self._launcher.fd, self._heed_launcher)
+        self._listen(self._wakeup.fileno(), self._heed_wakes)
+
+    def __enter__(self) -> "Agent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the warm keepers undo what they prepared, and wait for it; jobs that run are left to run."""
+        self._wakeup.close()
+        self._warm.close(within_seconds=_KEEPERS_LEAVE_SECONDS)
+        self._launcher.close()
+        for job in self._roster:
+            job.close()
+        self._watches.close()
+        self._selector.close()
+        self._redis.close()
+
+    def run(self) -> bool:
+        """The loop. True when it ends for want of work."""
+        self._adopt()
+        self._starter.guess_default()
+        log.info("worker started", worker=self._settings.name, slots=self._ledger.slots, jobs=len(self._roster))
+        while True:
+            self._keep_house()
+            self._fill()
+            self._deal()
+            self._discard_gone()
+            reason = self._reason_to_end()
+            if reason is not None:
+                self._say_goodbye(reason)
+                return reason == "idle"
+            self._wait()
+
+    # Turns of the loop
+
+    def _fill(self) -> None:
+        if not self._stops and self._starter.guess is not None:
+            self._warm.fill(self._starter.guess)
+
+    def _deal(self) -> None:
+        if time.monotonic() < self._quiet_until:
+            return
+        try:
+            self._liaison.deal()
+        except QueueError as error:
+            seconds = self._backoff.next_seconds()
+            self._quiet_until = time.monotonic() + seconds
+            self._liaison.forget()
+            log.error("queue does not answer", why=str(error), again_in_seconds=round(seconds, 2))
+        else:
+            self._backoff.reset()
+
+    def _discard_gone(self) -> None:
+        """Forget jobs whose end is settled and whose keeper is dead."""
+        for job in self._roster:
+            if job.is_settled and job.is_gone:
+                self._roster.remove(job)
+                self._watches.unwatch(job.watch)
+                self._discard(job)
+
+    def _discard(self, job: RunningJob) -> None:
+        if is_kept(job):
+            os.makedirs(self._places.kept, 0o700, exist_ok=True)
+            os.rename(job.directory, f"{self._places.kept}/{job.job_id}.{job.claim.attempt}")
+            job.close()
+        elif not job.discard():
+            self._places.throw_away(job.directory)
+            self._sweep_at = 0.0
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now >= self._sweep_at:
+            self._sweep_at = now + _SWEEP_SECONDS
+            tokens = [keeper.token for keeper in self._warm.all()] + [job.record.token for job in self._roster]
+            swept = self._sweeper.sweep(tokens)
+            if swept:
+                log.info("swept", things=swept)
+        if now >= self._expire_at:
+            self._expire_at = now + _EXPIRE_SECONDS
+            self._store.expire()
+
+    def _reason_to_end(self) -> str | None:
+        if len(self._roster):
+            self._busy_at = time.monotonic()
+        if self._leaves_now:
+            return "told to leave the jobs running"
+        if self._stops:
+            return None if len(self._roster) else "drained"
+        idle = self._settings.idle_exit_seconds
+        return "idle" if idle is not None and time.monotonic() - self._busy_at >= idle else None
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        due = [self._sweep_at, max(self._liaison.due_at(), self._quiet_until)]
+        if (pause := self._warm.pause_seconds) is not None:
+            due.append(now + pause)
+        if self._settings.idle_exit_seconds is not None:
+            due.append(self._busy_at + self._settings.idle_exit_seconds)
+        for key, _ in self._selector.select(max(min(due) - now, 0.0)):
+            key.data()
+
+    def _say_goodbye(self, reason: str) -> None:
+        log.info("worker ends", worker=self._settings.name, why=reason)
+        if not self._leaves_now:
+            with contextlib.suppress(QueueError):  # then the record expires by itself
+                self._liaison.leave()
+
+    # What happens
+
+    def _heed_signals(self, told: int) -> None:
+        for number in os.read(told, 64):
+            if number == signal.SIGQUIT:
+                self._leaves_now = True
+            elif number in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
+
+    def _stop(self) -> None:
+        self._stops += 1
+        log.info("told to stop", times=self._stops, jobs=len(self._roster))
+        self._warm.let_go()
+        if self._stops > 1:
+            for job in self._roster:
+                job.stop("requeued", is_urgent=self._stops > 2)
+
+    def _heed_changes(self) -> None:
+        changes = self._watches.changes()
+        if changes is None:
+            self._roster.look_at_all()
+            return
+        for watch, names in changes.items():
+            if not self._roster.changed(watch, names):
+                self._warm.changed(watch, names)
+
+    def _heed_launcher(self) -> None:
+        replies = self._launcher.replies()
+        if replies is None:
+            self._relaunch()
+            return
+        for reply in replies:
+            keeper = self._warm.born(reply)
+            if keeper is not None:
+                self._listen(keeper.pidfd, lambda keeper=keeper: self._heed_keepers_end(keeper))  # type: ignore[misc]
+
+    def _relaunch(self) -> None:
+        log.error("launcher died", why="its socket closed; its keepers live on")
+        self._selector.unregister(self._launcher.fd)
+        self._launcher.close()
+        self._launcher = Launcher.start(self._settings.home, self._settings.cgroup_tag)
+        self._warm.relaunch(self._launcher)
+        self._listen(self._launcher.fd, self._heed_launcher)
+
+    def _heed_keepers_end(self, keeper: Keeper) -> None:
+        self._selector.unregister(keeper.pidfd)
+        self._warm.died(keeper)
+        if self._warm.problem is not None:
+            log.error("no keeper", why=self._warm.problem)
+
+    def _heed_wakes(self) -> None:
+        for wake in self._wakeup.take():
+            if wake.kind is Kind.CANCEL:
+                self._liaison.cancel_asked()
+            elif wake.kind is Kind.INTAKE and wake.queue is not None:
+                self._liaison.arrived(wake.queue)
+            elif wake.kind is Kind.DRAIN:
+                self._stop()
+            self._liaison.may_have_work = True
+
+    def _heed_jobs_end(self, job: RunningJob) -> None:
+        self._selector.unregister(job.pidfd)
+        job.keeper_ended()
+        self._roster.touched.add(job)
+
+    # Jobs
+
+    def _adopt(self) -> None:
+        for job in adopt(self._places, self._watches):
+            log.info("job adopted", job=job.job_id, keeper=job.pid, is_over=job.ending is not None)
+            self._follow(job)
+
+    def _started(self, job: RunningJob) -> None:
+        self._selector.unregister(job.pidfd)
+        self._follow(job)
+
+    def _follow(self, job: RunningJob) -> None:
+        self._ledger.take(job.claim.execution_id, self._need(job.spec))
+        self._roster.add(job)
+        if not job.is_gone:
+            self._listen(job.pidfd, lambda: self._heed_jobs_end(job))
+
+    def _can_start(self) -> bool:
+        return not self._stops and not self._leaves_now and self._warm.ready > 0
+
+    def _make_liaison(self) -> Liaison:
+        settings = self._settings
+        consumer = Consumer(
+            self._redis,
+            settings.name,
+            settings.queues,
+            host_id(),
+            settings.labels,
+            offer=self._ledger.offer,
+            share=self._ledger.share,
+            lease_seconds=settings.lease_seconds,
+        )
+        return Liaison(
+            consumer,
+            LogStream(self._redis),
+            Reaper(self._redis, settings.queues, settings.lease_seconds),
+            Intake(self._redis),
+            self._starter,
+            Finisher(consumer, self._store),
+            self._roster,
+            self._ledger,
+            self._can_start,
+            self._started,
+        )
+
+    def _listen(self, fd: int, heed: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, heed)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """A descriptor from which the numbers of the signals that concern us can be read."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    before = [signal.signal(number, lambda number, frame: None) for number in numbers]
+    previous = signal.set_wakeup_fd(writer)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(previous)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
+
+
+def _hierarchy(settings: WorkerSettings) -> Hierarchy | None:
+    try:
+        return open_hierarchy(settings.cgroup_tag)
+    except Unsupported as error:
+        log.warning("no limits", why=str(error))
+        return None

@@ -1,0 +1,223 @@
+"""Everything an agent says to the queue, in one place and in one order, so that a failure is met in one place.
+
+`deal` is called once a turn of the loop. It raises a QueueError as soon as the queue does not answer; whatever was not
+said yet is still there to be said the next time: states and logs with the jobs, ends in their directories.
+"""
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from dayfly.jobs.demand import Capacity
+from dayfly.queue.claims import Claim
+from dayfly.queue.consumer import Consumer, Hold
+from dayfly.queue.foreign import Intake
+from dayfly.queue.logs import LogStream
+from dayfly.queue.reaper import Reaper
+from dayfly.worker import jobfiles, shipping
+from dayfly.worker.capacity import Ledger
+from dayfly.worker.finishing import Finisher
+from dayfly.worker.reporting import refused
+from dayfly.worker.roster import Roster
+from dayfly.worker.running import RunningJob
+from dayfly.worker.starting import Rejected, Starter
+
+_HEARTBEAT_SECONDS = 60.0
+_REAP_SECONDS = 1.0
+_UNHEALTHY_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+class Liaison:
+    """`can_start` says whether a keeper stands ready and new jobs are wanted; `started` hears of each new job."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        stream: LogStream,
+        reaper: Reaper,
+        intake: Intake,
+        starter: Starter,
+        finisher: Finisher,
+        roster: Roster,
+        ledger: Ledger,
+        can_start: Callable[[], bool],
+        started: Callable[[RunningJob], None],
+    ) -> None:
+        self._consumer = consumer
+        self._stream = stream
+        self._reaper = reaper
+        self._intake = intake
+        self._starter = starter
+        self._finisher = finisher
+        self._roster = roster
+        self._ledger = ledger
+        self._can_start = can_start
+        self._started = started
+        self._lease_seconds = consumer.lease_seconds
+        self._is_known = False
+        self._renew_at = self._beat_at = self._reap_at = 0.0
+        self._start_again_at = 0.0
+        self._taken_in: set[str] = set()
+        self.may_have_work = True
+        """Whether a claim could find something: set by a wake, cleared by an empty answer."""
+
+    def deal(self) -> None:
+        """Say what there is to say, hear what there is to hear. Raises a QueueError."""
+        if not self._is_known:
+            self._introduce()
+        self._keep_time()
+        self._take_in()
+        self._tell_states()
+        self._ship()
+        self._settle()
+        self._claim()
+
+    def forget(self) -> None:
+        """The queue did not answer: what it knows of us is to be asked for when it does again."""
+        self._is_known = False
+        self.may_have_work = True
+        for job in self._roster:
+            self._roster.touched.add(job)
+
+    def leave(self) -> None:
+        """Leave RQ's list of workers. Raises a QueueError."""
+        self._consumer.unregister()
+
+    def cancel_asked(self) -> None:
+        """Somebody asked for the cancel of one of our jobs: the next renewal says which and how."""
+        self._renew_at = 0.0
+
+    def arrived(self, queue: str) -> None:
+        """A plain RQ producer has put something into a queue."""
+        self._taken_in.add(queue)
+
+    def due_at(self) -> float:
+        """When to deal again though nothing happens (time.monotonic())."""
+        due = min(self._renew_at if len(self._roster) else self._beat_at, self._beat_at, self._reap_at)
+        if self.may_have_work and self._start_again_at:
+            due = min(due, self._start_again_at)
+        now = time.monotonic()
+        for job in self._roster.touched:
+            due = min(due, now + shipping.pause_seconds(job) if job.has_new_log else now)
+        return due
+
+    def _introduce(self) -> None:
+        """At the start and after every silence: be known, and give back what Redis thinks we have and we have not."""
+        slots = str(self._ledger.slots)
+        self._consumer.register({"slots": slots})
+        for claim in self._consumer.executions():
+            if not self._roster.has(claim.execution_id):
+                log.warning("job given back", job=claim.job_id, why="claimed, and nothing of it is here")
+                self._consumer.requeue(claim, count_attempt=False)
+        self._is_known = True
+        self._renew_at = 0.0
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + self._lease_seconds / 3
+            self._renew(self._roster.unsettled())
+        if now >= self._beat_at:
+            self._beat_at = now + _HEARTBEAT_SECONDS
+            self._consumer.heartbeat()
+        if now >= self._reap_at:
+            self._reap_at = now + _REAP_SECONDS
+            self._reaper.tick()
+
+    def _renew(self, jobs: list[RunningJob]) -> None:
+        asked_at = time.monotonic()
+        holds = self._consumer.renew(job.claim for job in jobs)
+        left = self._lease_seconds - (time.monotonic() - asked_at)
+        for job in jobs:
+            hold = holds[job.job_id]
+            if hold is Hold.LOST:
+                log.warning("lease lost", job=job.job_id)
+                job.stop("lease_lost", is_urgent=True)
+            elif not job.is_gone:
+                jobfiles.write_lease(job.directory, left)
+                if hold is not Hold.HELD:
+                    job.stop("cancelled", is_urgent=hold is Hold.KILL)
+
+    def _take_in(self) -> None:
+        for queue in list(self._taken_in):
+            if self._intake.take(queue) == 0:
+                self._taken_in.discard(queue)
+            self.may_have_work = True
+
+    def _tell_states(self) -> None:
+        """Those of jobs that go on: an end that is there says more than the state before it."""
+        for job in self._roster.touched:
+            if job.unmarked is not None and job.ending is None:
+                self._consumer.mark(job.claim, job.unmarked)
+                job.unmarked = None
+
+    def _ship(self) -> None:
+        due = [job for job in self._roster.touched if not job.is_settled and shipping.is_due(job)]
+        if due:
+            shipping.ship(due, self._stream)
+
+    def _settle(self) -> None:
+        """Tell the ends of those whose whole log has gone out, and take the next job in the same breath."""
+        for job in list(self._roster.touched):
+            if job.ending is None or job.is_settled:
+                if not job.has_new_log and job.unmarked is None:
+                    self._roster.touched.discard(job)
+            elif not job.has_new_log:
+                self._settle_one(job)
+
+    def _settle_one(self, job: RunningJob) -> None:
+        self._ledger.give_back(job.claim.execution_id)
+        is_ours, following = self._finisher.finish(job, self._room())
+        job.is_settled = True
+        self._roster.touched.discard(job)
+        self._log_end(job, is_ours)
+        if job.ending is not None and job.ending.fault is not None:
+            self._pause(job.ending.fault.message)
+        if following is not None:
+            self._start(following)
+        else:
+            self.may_have_work = True
+
+    def _claim(self) -> None:
+        while self.may_have_work and (room := self._room()) is not None:
+            claim = self._consumer.claim(room)
+            if claim is None:
+                self.may_have_work = False
+            else:
+                self._start(claim)
+
+    def _room(self) -> Capacity | None:
+        """What a further job may take; None when none is wanted now."""
+        if time.monotonic() < self._start_again_at or not self._can_start():
+            return None
+        return self._ledger.free
+
+    def _start(self, claim: Claim) -> None:
+        try:
+            job = self._starter.start(claim, self._lease_seconds)
+        except Rejected as rejection:
+            log.info("job rejected", job=claim.job_id, why=str(rejection))
+            self._consumer.finish(claim, refused(claim, rejection.spec, str(rejection)))
+            return
+        except OSError as error:
+            self._pause(f"cannot start a job: {error}")
+            self._consumer.requeue(claim, count_attempt=False)
+            return
+        if job is None:
+            self._consumer.requeue(claim, count_attempt=False)
+            return
+        self._started(job)
+
+    def _pause(self, why: str) -> None:
+        """This host is in trouble: leave the next jobs to others for a while, then try again."""
+        log.error("host in trouble", why=why, pause_seconds=_UNHEALTHY_SECONDS)
+        self._start_again_at = time.monotonic() + _UNHEALTHY_SECONDS
+        self.may_have_work = True
+
+    def _log_end(self, job: RunningJob, is_ours: bool) -> None:
+        outcome = job.result.outcome if job.result else None
+        what = "job finished" if is_ours else "job is not ours any more"
+        log.info(what, job=job.job_id, attempt=job.claim.attempt, outcome=str(outcome or "requeued"))

@@ -1,0 +1,73 @@
+"""Live logs: what keepers have written since the last look, sent to the queue's streams in one round trip.
+
+An entry of the stream is at most one frame's worth and bears the position behind it. What is not known to have arrived
+is asked for before more is sent, so a lost connection or a new agent neither loses a line nor repeats one.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+
+from dayfly.jobs.errors import QueueError
+from dayfly.queue.claims import Claim
+from dayfly.queue.logs import LogLine, LogStream
+from dayfly.worker.logfile import MAX_PAYLOAD_BYTES, Frame
+from dayfly.worker.running import RunningJob
+
+_ROUND_BYTES = 256 << 10  # of one job, before the others have their turn
+_HEADER_BYTES = 13
+_PAUSE_SECONDS = 0.02  # what a job writes within it goes together; people do not see the difference
+
+_Append = tuple[Claim, list[LogLine], int]
+
+
+def is_due(job: RunningJob) -> bool:
+    return job.has_new_log and (job.ending is not None or pause_seconds(job) <= 0)
+
+
+def pause_seconds(job: RunningJob) -> float:
+    """How long this job's log may wait for more to come."""
+    return job.shipped_at + _PAUSE_SECONDS - time.monotonic()
+
+
+def ship(jobs: Iterable[RunningJob], stream: LogStream) -> None:
+    """Send what is new of these jobs' logs. Raises a QueueError; nothing is lost then, and nothing will be repeated."""
+    shipped = list(jobs)
+    for job in shipped:
+        if not job.is_log_placed:
+            job.log.skip_to(stream.position(job.claim))
+            job.is_log_placed = True
+    before = [job.log.cursor for job in shipped]
+    appends = [append for job in shipped for append in _appends(job)]
+    try:
+        stream.append_many(appends)
+    except QueueError:
+        for job, cursor in zip(shipped, before, strict=True):
+            job.log.go_back(cursor)
+            job.has_new_log, job.is_log_placed = True, False
+        raise
+
+
+def _appends(job: RunningJob) -> Iterator[_Append]:
+    """What is new, cut into entries. Whether there is more is left in `has_new_log`."""
+    job.has_new_log = False
+    job.shipped_at = time.monotonic()
+    lines: list[LogLine] = []
+    size = total = position = 0
+    for frame in job.log.frames(is_final=job.ending is not None):
+        cost = _HEADER_BYTES + len(frame.payload)
+        if lines and size + cost > MAX_PAYLOAD_BYTES:
+            yield job.claim, lines, position
+            lines, size = [], 0
+        lines.append(_line(frame))
+        position = job.log.cursor.position
+        size += cost
+        total += cost
+        if total >= _ROUND_BYTES:
+            job.has_new_log = True
+            break
+    if lines:
+        yield job.claim, lines, position
+
+
+def _line(frame: Frame) -> LogLine:
+    return LogLine(frame.time_ns / 1e9, frame.stream, frame.payload)
