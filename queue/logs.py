@@ -53,6 +53,14 @@ class LogCursor:
         self.reader = _Reader()
 
 
+class LogCursor:
+    """How far one follower has read: given to follow() again after a lost connection, nothing comes twice."""
+
+    def __init__(self) -> None:
+        self.last: dict[bytes, bytes] = {}
+        self.reader = _Reader()
+
+
 class LogStream:
     """The logs of one Redis. Every method may raise a QueueError."""
 
@@ -92,22 +100,21 @@ class LogStream:
                 last = entry
                 yield from reader.lines(fields)
 
-    def follow(self, job_id: str) -> Iterator[LogLine]:
+    def follow(self, job_id: str, cursor: LogCursor | None = None) -> Iterator[LogLine]:
         """The log from its start on, live, to the job's end over all its attempts. Raises JobNotFound."""
-        reader = _Reader()
+        cursor = cursor or LogCursor()
         self._check(job_id)
         # RQ's results end the wait: close() in shared.lua writes one when all of the log is there.
         log, results = keys.log(job_id).encode(), keys.results(job_id).encode()
-        last = {log: b"0-0", results: b"0-0"}
+        last = cursor.last = cursor.last or {log: b"0-0", results: b"0-0"}
         while True:
             is_over = self._is_over(job_id)
             # A job that is over has its whole log there: read to its end, without waiting.
             found = self._fetch(last, block=None if is_over else _BLOCK_MILLISECONDS)
             for name, page in found:
-                last[name] = page[-1][0]
-                for _, fields in page:
+                for last[name], fields in page:
                     if name == log:
-                        yield from reader.lines(fields)
+                        yield from cursor.reader.lines(fields)
             if is_over and not found:
                 return
 
