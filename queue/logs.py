@@ -53,14 +53,6 @@ class LogCursor:
         self.reader = _Reader()
 
 
-class LogCursor:
-    """How far one follower has read: given to follow() again after a lost connection, nothing comes twice."""
-
-    def __init__(self) -> None:
-        self.last: dict[bytes, bytes] = {}
-        self.reader = _Reader()
-
-
 class LogStream:
     """The logs of one Redis. Every method may raise a QueueError."""
 
