@@ -81,6 +81,8 @@ class WorkerRecord:
         flat = [part for pair in fields.items() for part in pair]
         commands: list[tuple[Argument, ...]] = [("DEL", key), ("HSET", key, *flat), ("EXPIRE", key, RECORD_SECONDS)]
         commands += [("SADD", name, key) for name in self._memberships()]
+        # `rq info` shows the workers of the queues that it knows, and nobody may have put anything into this one yet.
+        commands += [("SADD", keys.QUEUES, keys.jobs_list(queue)) for queue in self._queues]
         ask_each(self._redis, commands, atomic=True)
 
     def _memberships(self) -> list[str]:

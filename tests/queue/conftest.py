@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import select
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +20,9 @@ from dayfly.queue.consumer import Consumer
 from dayfly.queue.logs import LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
+from dayfly.queue.wakeup import Wake, Wakeup
 
+DEADLINE_SECONDS = 20.0
 OFFER = Capacity(4000, 8192, 40960)
 
 
@@ -88,3 +92,16 @@ def ended() -> Callable[..., Result]:
         )
 
     return make
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Wakeup, Wake], None]:
+    """`wait_for(wakeup, wake)`: until it has told of `wake`."""
+
+    def wait(wakeup: Wakeup, wake: Wake) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while wake not in wakeup.take():
+            readable, _, _ = select.select([wakeup], [], [], max(deadline - time.monotonic(), 0))
+            assert readable, f"not told of {wake}"
+
+    return wait
