@@ -233,6 +233,8 @@ class Agent:
             keeper = self._warm.born(reply)
             if keeper is not None:
                 self._listen(keeper.pidfd, lambda keeper=keeper: self._heed_keepers_end(keeper))  # type: ignore[misc]
+            else:
+                self._complain()
 
     def _relaunch(self) -> None:
         log.error("launcher died", why="its socket closed; its keepers live on")
@@ -245,8 +247,11 @@ class Agent:
     def _heed_keepers_end(self, keeper: Keeper) -> None:
         self._selector.unregister(keeper.pidfd)
         self._warm.died(keeper)
+        self._complain()
+
+    def _complain(self) -> None:
         if self._warm.problem is not None:
-            log.error("no keeper", why=self._warm.problem)
+            log.error("no keeper", why=self._warm.problem, again_in_seconds=self._warm.pause_seconds)
 
     def _heed_wakes(self) -> None:
         for wake in self._wakeup.take():

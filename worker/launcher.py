@@ -28,13 +28,15 @@ from dayfly.worker.title import set_title
 
 _LARGEST_REQUEST = 1 << 17
 
+_keepers: set[int] = set()
+
 
 def main(socket_fd: int, home: str, cgroup_tag: str) -> None:
     """Serve the agent at the other end of `socket_fd` until it goes."""
     os.setsid()  # Ctrl-C on the agent's terminal is the agent's business
     set_title("dayfly: launcher")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for: the agent follows them by pidfd
+    signal.signal(signal.SIGCHLD, lambda received, frame: _reap())
     agent = socket.socket(fileno=socket_fd)
     host = _open_host(home, cgroup_tag)
     gc.freeze()  # a collection in a fork would copy every page it touches
@@ -70,4 +72,12 @@ def _launch(host: Host | DayflyError, request: dict[str, Any], control: int, age
     if pid == 0:
         agent.close()
         keeper.main(host, token, shape, control)
+    _keepers.add(pid)
     return {"token": token, "pid": pid}
+
+
+def _reap() -> None:
+    """Collect keepers that have ended, and no other child: mke2fs is waited for where it was started."""
+    for pid in list(_keepers):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            _keepers.discard(pid)

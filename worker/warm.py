@@ -38,6 +38,11 @@ class Keeper:
     is_ready: bool = False
     asked_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def is_takeable(self) -> bool:
+        """It stands ready, and we know its process: the two are told by different descriptors, in any order."""
+        return self.is_ready and self.pidfd >= 0
+
     def go(self) -> bool:
         """Let it run the record that lies in its directory. False when it is dead."""
         try:
@@ -73,7 +78,7 @@ class WarmKeepers:
 
     @property
     def ready(self) -> int:
-        return sum(keeper.is_ready for keeper in self._keepers.values())
+        return sum(keeper.is_takeable for keeper in self._keepers.values())
 
     @property
     def pause_seconds(self) -> float | None:
@@ -91,7 +96,7 @@ class WarmKeepers:
 
     def take(self, shape: Shape) -> Keeper | None:
         """A ready keeper, one of that very shape before all others; None when none is ready."""
-        ready = [keeper for keeper in self._keepers.values() if keeper.is_ready]
+        ready = [keeper for keeper in self._keepers.values() if keeper.is_takeable]
         if not ready:
             return None
         keeper = next((each for each in ready if each.shape == shape), ready[0])
