@@ -79,5 +79,9 @@ def _launch(host: Host | DayflyError, request: dict[str, Any], control: int, age
 def _reap() -> None:
     """Collect keepers that have ended, and no other child: mke2fs is waited for where it was started."""
     for pid in list(_keepers):
-        if os.waitpid(pid, os.WNOHANG)[0]:
+        try:
+            is_over = os.waitpid(pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # this handler, interrupted by itself, has collected it
+            is_over = True
+        if is_over:
             _keepers.discard(pid)
