@@ -16,6 +16,7 @@ from dayfly.runtime.operations import Operation, Overlay
 from dayfly.runtime.shape import ContainerPlan, Workspace
 from dayfly.runtime.shape import Mount as MountRequest
 
+_NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing of the host's network
 _WORKSPACE = Overlay(("dir",), "disk/workspace/upper", "disk/workspace/work", "root/workspace")
 
 
@@ -28,7 +29,9 @@ def input_operations(first_id: int, namespaces: Namespaces, plan: ContainerPlan,
             GiveTree(plan.workspace, first_id, uid, namespaces),
             _WORKSPACE,
         ]
-    operations += [GiveMount(request, first_id, uid, namespaces) for request in plan.mounts]
+    names = _NAME_LOOKUP if plan.shape.network == "host" else ()
+    requests = [*(MountRequest(source=path, target=path) for path in names if os.path.exists(path)), *plan.mounts]
+    operations += [GiveMount(request, first_id, uid, namespaces) for request in requests]
     return operations
 
 

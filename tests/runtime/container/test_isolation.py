@@ -191,3 +191,9 @@ socket.create_connection(server.getsockname())
 print(os.listdir("/sys/class/net"))
 """
     assert run("python3", "-c", script).stdout == "['lo']\n"
+
+
+def test_host_network_brings_the_hosts_names(run: Run) -> None:
+    """network: host shares the links and the name lookup of the host."""
+    ran = run("sh", "-c", "readlink /proc/self/ns/net; cat /etc/hosts", network="host")
+    assert ran.stdout == os.readlink("/proc/self/ns/net") + "\n" + Path("/etc/hosts").read_text()
