@@ -47,7 +47,7 @@ def numbers_in(header: str, *defines: str) -> dict[str, int]:
         capture_output=True,
         text=True,
     ).stdout
-    macros = dict(re.findall(r"^#define (__NR\w+) (\w+)$", text, re.MULTILINE))
+    macros: dict[str, str] = dict(re.findall(r"^#define (__NR\w+) (\w+)$", text, re.MULTILINE))
     found = {}
     for name, value in macros.items():
         value = macros.get(value, value)  # __NR_lseek is __NR3264_lseek, which is 62
