@@ -145,18 +145,17 @@ class Agent:
 
     def _discard_gone(self) -> None:
         """Forget jobs whose end is settled and whose keeper is dead."""
-        for job in self._roster:
-            if job.is_settled and job.is_gone:
-                self._roster.remove(job)
-                self._watches.unwatch(job.watch)
-                self._discard(job)
+        for job in self._roster.leaving():
+            self._roster.remove(job)
+            self._discard(job)
 
     def _discard(self, job: RunningJob) -> None:
         if is_kept(job):
             os.makedirs(self._places.kept, 0o700, exist_ok=True)
             os.rename(job.directory, f"{self._places.kept}/{job.job_id}.{job.claim.attempt}")
             job.close()
-        elif not job.discard():
+            self._watches.unwatch(job.watch)
+        elif not job.discard():  # with the directory goes its watch
             self._places.throw_away(job.directory)
             self._sweep_at = 0.0
 

@@ -45,6 +45,8 @@ class Launcher:
         self._socket = own
         self.pid = pid
         self.fd = own.fileno()
+        self._shape: Shape | None = None
+        self._shape_json = ""
 
     @classmethod
     def start(cls, home: Path, cgroup_tag: str) -> Self:
@@ -72,7 +74,9 @@ class Launcher:
 
     def request(self, token: str, shape: Shape, control_fd: int) -> bool:
         """Ask for a keeper. False when the launcher is gone or does not listen: then start another."""
-        message = json.dumps({"token": token, "shape": shape.to_json()}).encode()
+        if shape is not self._shape:
+            self._shape, self._shape_json = shape, json.dumps(shape.to_json())
+        message = f'{{"token":"{token}","shape":{self._shape_json}}}'.encode()
         try:
             socket.send_fds(self._socket, [message], [control_fd])
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):

@@ -4,6 +4,7 @@
 said yet is still there to be said the next time: states and logs with the jobs, ends in their directories.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -99,10 +100,7 @@ class Liaison:
         due = min(self._renew_at if len(self._roster) else self._beat_at, self._beat_at, self._reap_at)
         if self.may_have_work and self._start_again_at:
             due = min(due, self._start_again_at)
-        now = time.monotonic()
-        for job in self._roster.touched:
-            due = min(due, now + shipping.pause_seconds(job) if job.has_new_log else now)
-        return due
+        return min([due, *(_due_at(job) for job in self._roster.touched)])
 
     def _introduce(self) -> None:
         """At the start and after every silence: be known, and give back what Redis thinks we have and we have not."""
@@ -149,8 +147,9 @@ class Liaison:
 
     def _tell_states(self) -> None:
         """Those of jobs that go on: an end that is there says more than the state before it."""
+        now = time.monotonic()
         for job in self._roster.touched:
-            if job.unmarked is not None and job.ending is None:
+            if job.unmarked is not None and job.ending is None and now >= job.marked_at:
                 self._consumer.mark(job.claim, job.unmarked)
                 job.unmarked = None
 
@@ -162,9 +161,10 @@ class Liaison:
     def _settle(self) -> None:
         """Tell the ends of those whose whole log has gone out, and take the next job in the same breath."""
         for job in list(self._roster.touched):
-            if job.ending is None or job.is_settled:
-                if not job.has_new_log and job.unmarked is None:
-                    self._roster.touched.discard(job)
+            if job.is_settled or (job.ending is None and not job.has_new_log and job.unmarked is None):
+                self._roster.touched.discard(job)
+            elif job.ending is None:
+                continue
             elif not job.has_new_log:
                 self._settle_one(job)
 
@@ -221,3 +221,11 @@ class Liaison:
         outcome = job.result.outcome if job.result else None
         what = "job finished" if is_ours else "job is not ours any more"
         log.info(what, job=job.job_id, attempt=job.claim.attempt, outcome=str(outcome or "requeued"))
+
+
+def _due_at(job: RunningJob) -> float:
+    """When a job that was touched has something to be said of it."""
+    if job.ending is not None:
+        return 0.0
+    due = shipping.due_at(job) if job.has_new_log else math.inf
+    return min(due, job.marked_at) if job.unmarked is not None else due

@@ -48,5 +48,9 @@ class Roster:
             job.look()
             self.touched.add(job)
 
+    def leaving(self) -> list[RunningJob]:
+        """Those with nothing left to come: settled, and their keeper is dead."""
+        return [job for job in self._jobs.values() if job.is_settled and job.is_gone]
+
     def unsettled(self) -> list[RunningJob]:
         return [job for job in self._jobs.values() if not job.is_settled]

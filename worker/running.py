@@ -21,6 +21,7 @@ from dayfly.worker.logfile import LogReader
 from dayfly.worker.record import Record
 from dayfly.worker.reporting import without_exit
 
+_MARK_PAUSE_SECONDS = 0.01  # a job that is over before spares the queue a round trip
 _MARKS = {jobfiles.RUNNING: State.RUNNING, jobfiles.COLLECTING: State.COLLECTING}
 
 
@@ -37,7 +38,8 @@ class RunningJob:
     pidfd: int
     started_at: float = field(default_factory=time.monotonic)
     state: State = State.STARTING
-    unmarked: State | None = None  # a state that Redis has not been told yet
+    unmarked: State | None = None  # a state that the queue has not been told yet
+    marked_at: float = 0.0  # when it is to be told, unless the end comes before
     has_new_log: bool = False
     is_log_placed: bool = True  # False: the stream must be asked up to where it has the log
     shipped_at: float = 0.0
@@ -87,6 +89,7 @@ class RunningJob:
         for name, state in _MARKS.items():
             if name in names:
                 self.state = self.unmarked = state
+                self.marked_at = time.monotonic() + _MARK_PAUSE_SECONDS
         if any(name.startswith(LOG) and not name.startswith("lock") for name in names):
             self.has_new_log = True
         if EXIT in names:

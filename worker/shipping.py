@@ -21,12 +21,12 @@ _Append = tuple[Claim, list[LogLine], int]
 
 
 def is_due(job: RunningJob) -> bool:
-    return job.has_new_log and (job.ending is not None or pause_seconds(job) <= 0)
+    return job.has_new_log and (job.ending is not None or time.monotonic() >= due_at(job))
 
 
-def pause_seconds(job: RunningJob) -> float:
-    """How long this job's log may wait for more to come."""
-    return job.shipped_at + _PAUSE_SECONDS - time.monotonic()
+def due_at(job: RunningJob) -> float:
+    """Until when this job's log may wait for more to come (time.monotonic())."""
+    return job.shipped_at + _PAUSE_SECONDS
 
 
 def ship(jobs: Iterable[RunningJob], stream: LogStream) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import time
 
 from dayfly.jobs.door import read_job
 from dayfly.jobs.errors import DayflyError, ImageError
@@ -20,6 +21,8 @@ from dayfly.worker.running import RunningJob
 from dayfly.worker.selection import artifact_rules
 from dayfly.worker.settings import WorkerSettings
 from dayfly.worker.warm import Keeper, WarmKeepers
+
+_HOST_IMAGE_SECONDS = 1.0
 
 
 class Rejected(Exception):  # noqa: N818 - a fact about the job, no fault of ours
@@ -41,6 +44,8 @@ class Starter:
         self._planner = planner
         self._images = images
         self._warm = warm
+        self._host_image: Image | None = None
+        self._host_image_until = 0.0
         self.guess: Shape | None = None
         """The shape that the next job probably has: that of the last one."""
 
@@ -49,7 +54,7 @@ class Starter:
         try:
             image = self._images.resolve(self._settings.defaults.image)
         except ImageError:
-            image = self._images.resolve(DEFAULT_IMAGE)
+            image = self._resolve(DEFAULT_IMAGE)
         self.guess = self._planner.shape(JobSpec(), image)
 
     def start(self, claim: Claim, lease_seconds_left: float) -> RunningJob | None:
@@ -63,7 +68,7 @@ class Starter:
     def _start(self, claim: Claim, spec: JobSpec, lease_seconds_left: float) -> RunningJob | None:
         with self._images.hold():
             ref = spec.image or self._settings.defaults.image
-            image = self._images.resolve(ref)
+            image = self._resolve(ref)
             record = self._record(claim, spec, image, ref)
             self.guess = record.container.shape
             while (keeper := self._warm.take(record.container.shape)) is not None:
@@ -73,6 +78,16 @@ class Starter:
                 if job is not None:
                     return job
         return None
+
+    def _resolve(self, ref: str) -> Image:
+        """The host's own image is looked over at most once a second: that takes 150 lstat(2), names take one read."""
+        if ref != DEFAULT_IMAGE:
+            return self._images.resolve(ref)
+        now = time.monotonic()
+        if self._host_image is None or now >= self._host_image_until:
+            self._host_image = self._images.resolve(ref)
+            self._host_image_until = now + _HOST_IMAGE_SECONDS
+        return self._host_image
 
     def _hand_over(
         self, keeper: Keeper, claim: Claim, record: Record, spec: JobSpec, lease_seconds_left: float
