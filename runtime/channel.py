@@ -3,7 +3,7 @@
     keeper                                   init (PID 1)
        │      ◄──────────── READY ──────────────┤  the root is built; it waits, knowing nothing of a job
        ├────────────────── START (plan) ───────►│  mounts, pivot, identity, spawn
-       │      ◄──────────── SPAWNED ────────────┤  the command has been executed
+       │      ◄──────────── SPAWNED (notes) ────┤  the command has been executed
        │      ◄──────────── EXITED (status) ────┤  the command's end, and whether anything else still lives
        │
        │      ◄──────────── FAULT (why) ────────┤  instead of READY or SPAWNED: the container could not be made

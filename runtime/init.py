@@ -91,7 +91,8 @@ def _live(own: Birthright, channel: Channel, output: tuple[int, int], plan: Cont
     """Become the job's root and user, run the command, report its end."""
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
     identity = _look_up(plan.process.user)
-    perform([*input_operations(own.first_id, own.namespaces, plan, identity.uid), PivotRoot("root")])
+    notes: list[str] = []
+    perform([*input_operations(own.first_id, own.namespaces, plan, identity.uid, notes), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
@@ -100,7 +101,7 @@ def _live(own: Birthright, channel: Channel, output: tuple[int, int], plan: Cont
     _become(identity, own.seccomp_filter)
     command = _spawn(plan, identity, stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
-    channel.send(Message.SPAWNED)
+    channel.send(Message.SPAWNED, notes=notes)
     _report(channel, command)
 
 

@@ -49,6 +49,8 @@ class InitProcess:
         self.pid = pid
         self.stdout = stdout
         self.stderr = stderr
+        self.notes: tuple[str, ...] = ()
+        """What the job's result should say of its set-up."""
         self._channel = channel
         self._is_reaped = False
         self._is_open = True
@@ -84,7 +86,10 @@ class InitProcess:
         """Run the plan's command; None when it has been executed. Raises `HostError`."""
         self._channel.send(Message.START, plan=plan.to_json(), stop_signal=stop_signal)
         message, fields = self._receive()
-        return Refusal(fields["errno"], fields["reason"]) if message is Message.REFUSED else None
+        if message is Message.REFUSED:
+            return Refusal(fields["errno"], fields["reason"])
+        self.notes = tuple(fields["notes"])
+        return None
 
     def end(self) -> End:
         """The command's end; blocks until `end_fd` is readable."""

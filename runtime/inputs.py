@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
+from dayfly.runtime.copytree import copy_tree
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Operation, Overlay
 from dayfly.runtime.shape import ContainerPlan, Workspace
@@ -20,15 +21,13 @@ _NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing 
 _WORKSPACE = Overlay(("dir",), "disk/workspace/upper", "disk/workspace/work", "root/workspace")
 
 
-def input_operations(first_id: int, namespaces: Namespaces, plan: ContainerPlan, uid: int) -> list[Operation]:
-    """The operations for one job whose user is `uid` inside."""
+def input_operations(
+    first_id: int, namespaces: Namespaces, plan: ContainerPlan, uid: int, notes: list[str]
+) -> list[Operation]:
+    """The operations for one job whose user is `uid` inside. What its result should say is added to `notes`."""
     operations: list[Operation] = []
     if plan.workspace is not None:
-        operations += [
-            HideIgnored(plan.workspace.hidden),
-            GiveTree(plan.workspace, first_id, uid, namespaces),
-            _WORKSPACE,
-        ]
+        operations.append(GiveWorkspace(plan.workspace, first_id, uid, namespaces, notes))
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
     requests = [*(MountRequest(source=path, target=path) for path in names if os.path.exists(path)), *plan.mounts]
     operations += [GiveMount(request, first_id, uid, namespaces) for request in requests]
@@ -36,13 +35,18 @@ def input_operations(first_id: int, namespaces: Namespaces, plan: ContainerPlan,
 
 
 @dataclass(frozen=True, slots=True)
-class GiveTree:
-    """Show the job's directory at `dir`, its owner mapped to the job's user, read-only; checked to be the one meant."""
+class GiveWorkspace:
+    """Show the job's directory at /workspace, its owner as the job's user, copy-on-write; checked to be the one meant.
+
+    A file system that cannot be mounted with mapped owners (overlayfs, NFS: EINVAL) is copied instead, and a note says
+    so.
+    """
 
     workspace: Workspace
     first_id: int
     uid: int
     namespaces: Namespaces
+    notes: list[str]
 
     def describe(self) -> str:
         return f"give the directory {self.workspace.source} to the job"
@@ -52,6 +56,13 @@ class GiveTree:
         try:
             self._check(os.fstat(fd))
             attach_mapped(fd, "dir", self.first_id, self.uid, self.namespaces, syscalls.MOUNT_ATTR_RDONLY)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._copy(fd)
+        else:
+            self._hide_ignored()
+            _WORKSPACE.apply()
         finally:
             os.close(fd)
 
@@ -65,21 +76,24 @@ class GiveTree:
                 remedy="submit the job again",
             )
 
-
-@dataclass(frozen=True, slots=True)
-class HideIgnored:
-    """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path."""
-
-    paths: tuple[str, ...]
-
-    def describe(self) -> str:
-        return f"hide {len(self.paths)} ignored paths of the directory"
-
-    def apply(self) -> None:
-        for path in self.paths:
-            whiteout = f"disk/workspace/upper/{path}"
+    def _hide_ignored(self) -> None:
+        """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path."""
+        for path in self.workspace.hidden:
+            whiteout = f"{_WORKSPACE.upper}/{path}"
             os.makedirs(os.path.dirname(whiteout), 0o755, exist_ok=True)
             os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
+
+    def _copy(self, fd: int) -> None:
+        """The upper is bound at /workspace already (rootfs.py), so a copy in it needs no overlay."""
+        source = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            unread = copy_tree(source, _WORKSPACE.upper, self.first_id + self.uid, frozenset(self.workspace.hidden))
+        finally:
+            os.close(source)
+        self.notes.append(
+            f"the directory {self.workspace.source} was copied: its file system cannot be mounted with mapped owners"
+            + (f"; {unread} files could not be read" if unread else "")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,12 @@ class GiveMount:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
             attach_mapped(source, target, self.first_id, self.uid, self.namespaces, attributes)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            reason = "its file system cannot be mounted with mapped owners (overlayfs and NFS cannot)"
+            remedy = "mount a directory on ext4, xfs, btrfs or tmpfs"
+            raise HostError(self.describe(), errno=error.errno, reason=reason, remedy=remedy) from error
         finally:
             os.close(source)
             os.close(target)
@@ -110,13 +130,17 @@ class GiveMount:
 def attach_mapped(
     source: int, target: str | int, first_id: int, uid: int, namespaces: Namespaces, attributes: int
 ) -> None:
-    """Attach a copy of the mount at `source` with its owner seen as the job's user (mount_setattr(2), IDMAP)."""
+    """Attach a copy of the mount at `source` with its owner seen as the job's user (mount_setattr(2), IDMAP).
+
+    Raises OSError, EINVAL where the file system does not allow mapped owners.
+    """
     owner = os.fstat(source).st_uid
     is_plain = owner == 0 and uid == 0
     mapped = namespaces if is_plain else Namespaces.mapping(owner, first_id + uid, proc="root/proc")
     tree = syscalls.open_tree(source, "", syscalls.AT_EMPTY_PATH | syscalls.OPEN_TREE_CLONE | os.O_CLOEXEC)
     try:
-        _map(tree, attributes, mapped.user)
+        flags = attributes | syscalls.MOUNT_ATTR_IDMAP
+        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, flags, userns_fd=mapped.user)
         place, path, flag = (
             (target, "", syscalls.MOVE_MOUNT_T_EMPTY_PATH)
             if isinstance(target, int)
@@ -127,21 +151,6 @@ def attach_mapped(
         os.close(tree)
         if not is_plain:
             mapped.close()
-
-
-def _map(tree: int, attributes: int, user_namespace: int) -> None:
-    try:
-        flags = attributes | syscalls.MOUNT_ATTR_IDMAP
-        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, flags, userns_fd=user_namespace)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise HostError(
-            "map the owners of the job's directory",
-            errno=error.errno,
-            reason="its file system cannot be mounted with mapped ids (overlayfs and NFS cannot)",
-            remedy="put it on ext4, xfs, btrfs or tmpfs",
-        ) from error
 
 
 def open_target(target: str, is_directory: bool) -> int:

@@ -47,7 +47,7 @@ class Ending:
             oom=self._oom(),
             disk=disk,
             pressure=self._pressure(),
-            warnings=collected.warnings,
+            warnings=(*self._container.init.notes, *collected.warnings),
             artifacts=collected.artifacts,
             log=self._log_size(outcome),
             effective=asdict(self._container.effective),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dayfly.runtime import syscalls
 from dayfly.runtime.container import Host
 from dayfly.runtime.shape import Mount, Workspace
 
@@ -157,6 +158,26 @@ def test_directory_of_a_user_belongs_to_the_job(run: Run, tmp_path: Path) -> Non
     for user, uid in (("", "0"), ("1000", "1000")):
         ran = run("stat", "-c", "%u", "file", workspace=Workspace(source=str(source)), user=user)
         assert ran.stdout.strip() == uid, ran
+
+
+def test_directory_that_cannot_be_mapped_is_copied(run: Run, tmp_path: Path) -> None:
+    """A directory on overlayfs reaches the job as a copy, without what it ignores, and the job is told."""
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower" / "sub").mkdir()
+    (tmp_path / "lower" / "sub" / "file").write_text("content")
+    (tmp_path / "lower" / "secret").write_text("no")
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    source = str(tmp_path / "merged")
+    syscalls.mount("overlay", source, "overlay", 0, options)
+    try:
+        given = Workspace(source=source, hidden=("secret",))
+        ran = run("sh", "-c", "ls; cat sub/file; stat -c %u sub/file; echo > sub/file", workspace=given, user="7")
+    finally:
+        syscalls.umount2(source)
+    assert ran.stdout == "sub\ncontent7\n"
+    assert "was copied" in ran.container.init.notes[0]
+    assert (tmp_path / "lower" / "sub" / "file").read_text() == "content"
 
 
 def test_mount_is_read_only_unless_asked(run: Run, tmp_path: Path) -> None:
