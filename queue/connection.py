@@ -135,7 +135,13 @@ _CODES = {
     "BUSY": "somebody's script is running too long there",
 }
 _UNREACHABLE = (errors.ConnectionError, errors.TimeoutError, OSError)
-_NOT_OURS = (errors.ClusterError, errors.RedisClusterException, errors.AskError, errors.TryAgainError)
+_NOT_OURS = (
+    errors.ClusterError,
+    errors.RedisClusterException,
+    errors.AskError,
+    errors.TryAgainError,
+    errors.ClusterCrossSlotError,
+)
 
 
 def _address(client: Redis | None) -> str:

