@@ -17,7 +17,7 @@ from dayfly.jobs.spec import DEFAULT_RETRY, Retry
 from dayfly.jobs.state import Outcome, State
 from dayfly.jobs.verdict import should_retry
 from dayfly.queue import aftermath, keys, scripts, transitions
-from dayfly.queue.commands import as_text, ask
+from dayfly.queue.commands import as_text, ask, ask_each
 from dayfly.queue.consumer import held_claims
 from dayfly.queue.producer import cancel
 from dayfly.queue.upkeep import classes_of, keep_up
@@ -43,7 +43,7 @@ class Reaper:
         """Do what is due. Raises a QueueError."""
         names = classes_of(self._redis, self._queues)
         expired, clients, deadlines = self._overdue()
-        for claim in self._still_held(expired):
+        for claim in self._still_held(expired, names):
             self._reap(claim)
         for job_id in clients:
             self._cancel_abandoned(job_id)
@@ -60,11 +60,14 @@ class Reaper:
         expired, clients, deadlines = (as_text(some) for some in found)
         return expired, clients, deadlines
 
-    def _still_held(self, members: list[str]) -> list[Claim]:
+    def _still_held(self, members: list[str], names: Sequence[str]) -> list[Claim]:
         claims = held_claims(self._redis, members)
         gone = set(members) - {claim.member for claim in claims}
         if gone:
-            ask(self._redis, "ZREM", keys.LEASES, *gone)
+            # Their jobs were deleted by hand.
+            commands = [("ZREM", key, *gone) for key in (keys.LEASES, *(f"{keys.RQ}:wip:{name}" for name in names))]
+            executions = [keys.execution(*member.rsplit(":", 1)) for member in gone]
+            ask_each(self._redis, [*commands, ("DEL", *executions)])
         return claims
 
     def _reap(self, claim: Claim) -> None:

@@ -11,9 +11,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
-from dayfly.queue.commands import Argument, ask_each
+from dayfly.queue.commands import Argument
 from dayfly.queue.connection import translated
 from dayfly.queue.keys import OWN, RQ
 
@@ -47,11 +47,20 @@ class Script:
 
     def each(self, redis: Redis, calls: Sequence[Sequence[Argument]]) -> list[Any]:
         """Run it with each row of arguments, all in one round trip; the answers in order. Raises a QueueError."""
-        # The server keeps what it has been sent by EVAL, so the first call makes the others known.
-        first, rest = calls[:1], calls[1:]
-        commands = [("EVAL", self.source, 0, *arguments) for arguments in first]
-        commands += [("EVALSHA", self.sha, 0, *arguments) for arguments in rest]
-        return ask_each(redis, commands)
+        with translated(redis):
+            pipeline = redis.pipeline(transaction=False)
+            for arguments in calls:
+                pipeline.execute_command("EVALSHA", self.sha, 0, *arguments)  # type: ignore[no-untyped-call]
+            answers = pipeline.execute(raise_on_error=False) if calls else []
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            # The server has forgotten it: those that did not run, one by one.
+            rows = zip(answers, calls, strict=True)
+            answers = [self(redis, *row) if isinstance(answer, NoScriptError) else answer for answer, row in rows]
+        for answer in answers:
+            if isinstance(answer, RedisError):
+                with translated(redis):
+                    raise answer
+        return answers
 
 
 @cache

@@ -252,7 +252,9 @@ def test_a_deleted_job_leaves_no_lease(
     redis.delete(f"rq:job:{job_id}")
     _expire(redis, claim)
     reaper.tick()
-    assert redis.zcard("dayfly:leases") == 0
+    left = {key.decode() for key in redis.keys("*") if claim.execution_id.encode() in key}
+    assert left == set()
+    assert redis.zcard("dayfly:leases") == redis.zcard(f"rq:wip:{claim.class_name}") == 0
 
 
 def _claim(consumer: Consumer, free: Capacity) -> Claim:
