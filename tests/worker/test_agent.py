@@ -1,0 +1,203 @@
+"""A worker from claim to clean-up, with real containers on a real Valkey."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from dayfly.jobs.state import Outcome
+from dayfly.worker.delivery import deliver
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.mark.parametrize(
+    ("document", "outcome", "exit_code"),
+    [
+        ({"script": "true"}, Outcome.SUCCEEDED, 0),
+        ({"script": "exit 3"}, Outcome.FAILED, 3),
+        ({"script": "kill -9 $$"}, Outcome.SIGNALED, None),
+        ({"command": ["no-such-command"]}, Outcome.FAILED, 127),
+        ({"command": ["/etc/passwd"]}, Outcome.FAILED, 126),
+        ({"script": "sleep 60", "timeout": 1}, Outcome.TIMED_OUT, None),
+        ({"script": "trap '' TERM; sleep 60", "timeout": 1, "stop_grace": 1}, Outcome.TIMED_OUT, None),
+        ({"script": "head -c 40M /dev/zero > x", "limits": {"disk": "8M"}}, Outcome.DISK_FULL, 1),
+        ({"command": ["tail", "/dev/zero"], "limits": {"memory": "40M"}}, Outcome.OUT_OF_MEMORY, None),
+        ({"image": "no-such-image", "command": ["x"]}, Outcome.REJECTED, None),
+        ({"script": "true", "limits": {"io": [{"device": "/dev/null", "read_bps": 1}]}}, Outcome.REJECTED, None),
+    ],
+)
+def test_each_end_of_a_job_has_its_outcome(worker, queue, document, outcome, exit_code):
+    """Whatever becomes of a job, its result says what it was, and nothing of it stays on the host."""
+    worker.start()
+    result = queue.result(queue.submit(**document))
+    assert result.outcome is outcome
+    assert result.exit_code == exit_code
+
+
+def test_a_result_tells_the_whole_story(worker, queue, tmp_path):
+    """Log in order, artifacts byte for byte, usage, limits, timings and attempts are all there."""
+    worker.start()
+    script = "echo out; echo err >&2; mkdir dist; printf '\\0\\1binary' > dist/a; head -c 4M /dev/urandom | cksum"
+    job_id = queue.submit(script=script, artifacts=["dist", "nothing-like-this"], name="whole")
+    result = queue.result(job_id)
+    assert (result.name, result.host, result.worker, result.image.ref) == ("whole", result.host, "w", "host")
+    assert result.limits.memory_bytes == 256 << 20
+    assert result.usage.cpu_user_seconds + result.usage.cpu_system_seconds > 0
+    times = result.timings
+    moments = [times.queued_at, times.claimed_at, times.started_at, times.finished_at, times.collected_at]
+    assert moments == sorted(moments)
+    assert [attempt.number for attempt in result.attempts] == [1]
+    assert result.warnings == ("artifact pattern 'nothing-like-this' matches no file",)
+    written = deliver(worker.store, result.artifacts, tmp_path / "out")
+    assert [path.read_bytes() for path in written] == [b"\0\1binary"]
+    whole = b"".join(frame.payload for frame in worker.store.read_log(job_id) if frame.stream == 1)
+    assert whole.startswith(b"out\n")
+    assert whole == queue.log(job_id)
+    assert result.log.stdout_bytes == len(whole)
+
+
+def test_output_is_seen_while_the_job_runs(worker, queue):
+    """A follower gets the first line of a job that waits for being cancelled."""
+    worker.start()
+    job_id = queue.submit(script="echo first; sleep 60")
+    follower = (line for line in queue.stream.follow(job_id) if line.stream == 1)
+    assert next(follower).data == b"first\n"
+    queue.await_state(job_id, "running")
+    queue.producer.cancel(job_id)
+    assert queue.result(job_id).outcome is Outcome.CANCELLED
+
+
+def test_a_log_over_the_cap_keeps_head_and_tail_in_the_store(worker, queue):
+    """A flood of output costs no more than the cap, and the result says how much was dropped."""
+    worker.fields["log_limit_bytes"] = 1 << 20
+    worker.start()
+    job_id = queue.submit(script="seq -w 1 500000")
+    result = queue.result(job_id)
+    kept = b"".join(frame.payload for frame in worker.store.read_log(job_id) if frame.stream == 1)
+    assert kept.startswith(b"000001\n")
+    assert kept.endswith(b"500000\n")
+    assert result.log.stdout_bytes == 500_000 * 7
+    assert len(kept) + result.log.dropped_bytes == result.log.stdout_bytes
+    assert len(kept) < 1 << 20
+
+
+@pytest.mark.parametrize("is_urgent", [False, True])
+def test_a_cancelled_job_ends_as_cancelled_whatever_it_does(worker, queue, is_urgent):
+    """A job that ignores the stop signal is killed after its grace, at once when that is asked for."""
+    worker.start()
+    job_id = queue.submit(script="trap 'echo heard' TERM; echo ready; while :; do sleep 0.1; done", stop_grace=2)
+    follower = (line for line in queue.stream.follow(job_id) if line.stream == 1)
+    next(follower)
+    queue.producer.cancel(job_id, now=is_urgent)
+    assert queue.result(job_id).outcome is Outcome.CANCELLED
+    assert [line.data for line in follower] == ([] if is_urgent else [b"heard\n"])
+
+
+def test_jobs_cancelled_at_any_moment_end_once_as_cancelled_or_as_they_were(worker, queue):
+    """A cancel right behind the submission meets every phase; none is lost and none hangs."""
+    worker.start()
+    for pause in range(20):
+        job_id = queue.submit(script="sleep 60")
+        deadline = time.monotonic() + pause * 0.001
+        while time.monotonic() < deadline:
+            pass
+        queue.producer.cancel(job_id)
+        assert queue.result(job_id).outcome is Outcome.CANCELLED
+
+
+def test_a_job_is_tried_again_as_its_policy_says(worker, queue):
+    """A failure with a listed exit code is repeated, its attempts are told, and the last end counts."""
+    worker.start()
+    script = 'test "$DAYFLY_ATTEMPT" = 3 || exit 75'
+    result = queue.result(queue.submit(script=script, retry={"max": 4, "exit_codes": [75]}))
+    assert result.outcome is Outcome.SUCCEEDED
+    assert [(each.number, each.exit_code) for each in result.attempts] == [(1, 75), (2, 75), (3, 0)]
+
+
+def test_a_keeper_that_is_killed_loses_the_job_and_its_policy_decides(worker, queue):
+    """The death of a keeper takes the container with it; the job is started again as a further attempt."""
+    worker.start()
+    job_id = queue.submit(script='test "$DAYFLY_ATTEMPT" = 2 || sleep 60')
+    queue.await_state(job_id, "running")
+    keeper = worker.keeper_of(job_id)
+    os.kill(keeper, signal.SIGKILL)
+    result = queue.result(job_id)
+    assert result.outcome is Outcome.SUCCEEDED
+    assert [each.outcome for each in result.attempts] == [Outcome.LOST, Outcome.SUCCEEDED]
+
+
+def test_a_worker_told_to_stop_finishes_what_runs_and_takes_nothing_new(worker, queue):
+    """The first SIGTERM drains: running jobs succeed, waiting ones wait on, the exit code is 0."""
+    worker.start()
+    running = [queue.submit(script="sleep 1; echo done") for _ in range(2)]
+    for job_id in running:
+        queue.await_state(job_id, "running")
+    waiting = queue.submit(script="true")
+    worker.tell(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert [queue.result(job_id).outcome for job_id in running] == [Outcome.SUCCEEDED] * 2
+    assert queue.records.get(waiting).state == "queued"
+
+
+def test_a_worker_told_twice_puts_back_what_runs(worker, queue):
+    """The second SIGTERM ends the jobs and queues them again; the attempt is not counted."""
+    worker.start()
+    job_id = queue.submit(script="echo attempt $DAYFLY_ATTEMPT; sleep 60 & wait", stop_grace=1)
+    queue.await_state(job_id, "running")
+    worker.tell(signal.SIGTERM)
+    worker.await_event("told to stop")
+    worker.tell(signal.SIGTERM)
+    assert worker.wait() == 0
+    record = queue.records.get(job_id)
+    assert record.state == "queued"
+    assert record.outcome is None
+
+
+def test_a_worker_without_work_ends_by_itself_when_it_is_to(worker, queue):
+    """After its idle time the agent returns and says so; a job before that resets the time."""
+    worker.fields["idle_exit_seconds"] = 0.5
+    worker.start()
+    queue.result(queue.submit(script="true"))
+    assert worker.wait() == 7
+
+
+def test_two_agents_never_share_a_home(worker, queue):
+    """The second one leaves with an error that names the first one's home."""
+    worker.start()
+    worker.await_event("worker started")
+    first = worker.process
+    worker.start()
+    assert worker.wait() == 1
+    assert "another worker does already" in worker.log_path.read_text()
+    worker.process = first
+
+
+def test_a_host_is_never_overcommitted_and_a_large_job_gets_its_turn(worker, queue, tmp_path):
+    """Of jobs of 3, 1 and 2 cpus on 4 never more than 4 run at once, and the large one is not passed by for ever."""
+    worker.fields.update(cpus=4.0, slots=4, memory_bytes=1 << 30)
+    (tmp_path / "marks").mkdir()
+    mount = {"source": str(tmp_path / "marks"), "target": "/marks", "writable": True}
+    script = 'echo "$SIZE" >> /marks/m; sleep 0.2; echo "-$SIZE" >> /marks/m'
+    sizes = [1, 2, 3, 1, 2, 1, 3, 2, 1, 1, 2, 3]
+    ids = [
+        queue.submit(script=script, env={"SIZE": str(size)}, limits={"cpus": size}, mounts=[mount]) for size in sizes
+    ]
+    worker.start()
+    assert {queue.result(job_id).outcome for job_id in ids} == {Outcome.SUCCEEDED}
+    steps = [int(line) for line in (tmp_path / "marks/m").read_text().split()]
+    assert max(sum(steps[:count]) for count in range(len(steps))) <= 4
+    assert sorted(step for step in steps if step > 0) == sorted(sizes)
+
+
+def test_a_label_keeps_a_job_for_the_worker_that_has_it(worker, queue):
+    """A job that asks for a label waits for a worker with it."""
+    worker.start()
+    picky = queue.submit(script="true", labels={"disk": "nvme"})
+    queue.result(queue.submit(script="true"))
+    assert queue.records.get(picky).state == "queued"
+    worker.stop()
+    worker.fields["labels"] = {"disk": "nvme"}
+    worker.start()
+    assert queue.result(picky).outcome is Outcome.SUCCEEDED
