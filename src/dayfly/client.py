@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dayfly.address import find_address
 from dayfly.companion import Companion
-from dayfly.config import load
+from dayfly.config import load, store_directory
 from dayfly.directory import placed
 from dayfly.home import last_job, remember_last
 from dayfly.job import Job
@@ -21,7 +21,6 @@ from dayfly.queue.connection import connect
 from dayfly.queue.logs import LogCursor, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
-from dayfly.settings import store_directory
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -80,6 +80,18 @@ def find_file() -> Path | None:
     return next((each for each in candidates if each.is_file()), None)
 
 
+def store_directory(settings: Settings) -> Path:
+    """The directory of the store of logs and artifacts. Raises ConfigError for a URL of another kind."""
+    url = settings.text("store.url")
+    if url is None:
+        return Path(os.path.abspath(settings.text("worker.home") or "")) / "store"
+    if not url.startswith("file:///"):
+        raise ConfigError(settings.origin("store.url"), None, f"store.url {url!r}: only file:///PATH is built yet")
+    from urllib.parse import unquote
+
+    return Path(unquote(url.removeprefix("file://")))
+
+
 def _computed(key: Key) -> object:
     if key.name == "worker.home":
         return str(home())

@@ -4,8 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from dayfly.config import Settings
-from dayfly.jobs.errors import ConfigError
+from dayfly.config import Settings, store_directory
 from dayfly.worker.settings import Allowed, JobDefaults, WorkerSettings
 
 
@@ -28,18 +27,6 @@ def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_whe
         is_embedded=is_embedded,
         store_directory=store_directory(settings),
     )
-
-
-def store_directory(settings: Settings) -> Path:
-    """The directory of the store of logs and artifacts. Raises ConfigError for a URL of another kind."""
-    url = settings.text("store.url")
-    if url is None:
-        return Path(os.path.abspath(settings.text("worker.home") or "")) / "store"
-    if not url.startswith("file:///"):
-        raise ConfigError(settings.origin("store.url"), None, f"store.url {url!r}: only file:///PATH is built yet")
-    from urllib.parse import unquote
-
-    return Path(unquote(url.removeprefix("file://")))
 
 
 # The embedded worker serves nobody but the user who started it, and what that user may read anyway.
