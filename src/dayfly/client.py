@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from dayfly.queue.connection import connect
 from dayfly.queue.logs import LogCursor, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
+from dayfly.queue.serving import hostnames_serving
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -87,6 +89,20 @@ class Client:
             return self.records.find(text.upper())
         except JobNotFound:
             return self.records.find(text)  # a job of a plain RQ producer may be called anything
+
+    def doubt_of(self, spec: JobSpec) -> str | None:
+        """Why the job may wait for ever, as far as one can tell now; None when a worker is there that could take it."""
+        if self.address.stack is not None:
+            return None
+        hostnames = hostnames_serving(self._redis, spec.queue)
+        if not hostnames:
+            return f"no worker serves the queue {spec.queue} now; the job waits until one does"
+        if spec.dir is not None and spec.dir.is_live and socket.gethostname() not in hostnames:
+            return (
+                f"no worker on this host serves the queue {spec.queue}, and only one here can mount {spec.dir.path}; "
+                "the job waits until one does (--no-dir, or `dayfly submit --dir`, runs anywhere)"
+            )
+        return None
 
     def await_end(self, job_id: str, timeout: float | None) -> Result:
         """The result of a job, once it is finished. Raises TimeoutError."""

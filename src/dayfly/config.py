@@ -6,15 +6,15 @@ $XDG_CONFIG_HOME/dayfly/config.toml, else /etc/dayfly/config.toml: the first tha
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from dayfly.config_keys import KEYS, SECTIONS, Key, Kind
+from dayfly.config_keys import KEYS, SECTIONS, Key
+from dayfly.config_values import parse_value
 from dayfly.home import home
 from dayfly.jobs.errors import ConfigError
-from dayfly.jobs.units import parse_duration, parse_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def find_file() -> Path | None:
         return Path(os.path.abspath(named))
     user = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     candidates = (Path(user) / "dayfly/config.toml", Path("/etc/dayfly/config.toml"))
-    return next((each for each in candidates if each.is_file()), None)
+    return next((each for each in candidates if os.path.isfile(each)), None)
 
 
 def store_directory(settings: Settings) -> Path:
@@ -95,7 +95,7 @@ def store_directory(settings: Settings) -> Path:
 def _computed(key: Key) -> object:
     if key.name == "worker.home":
         return str(home())
-    return None if key.default is None else _parse(key, key.default)
+    return None if key.default is None else parse_value(key, key.default)
 
 
 def _from_file(file: Path) -> Iterator[tuple[str, Value]]:
@@ -105,7 +105,7 @@ def _from_file(file: Path) -> Iterator[tuple[str, Value]]:
         if name not in KEYS:
             raise ConfigError(str(file), line, f"unknown key `{name}`", _nearest(name))
         try:
-            yield name, Value(_parse(KEYS[name], raw), f"{file}:{line}")
+            yield name, Value(parse_value(KEYS[name], raw), f"{file}:{line}")
         except ValueError as error:
             raise ConfigError(str(file), line, f"{name}: {error}") from error
 
@@ -115,7 +115,7 @@ def _from_environment() -> Iterator[tuple[str, Value]]:
         for variable in key.variables:
             if raw := os.environ.get(variable):
                 try:
-                    yield name, Value(_parse(key, raw), f"environment {variable}")
+                    yield name, Value(parse_value(key, raw), f"environment {variable}")
                 except ValueError as error:
                     raise ConfigError(f"environment {variable}", None, str(error)) from error
                 break
@@ -126,7 +126,7 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, Value]]:
         if raw is not None and raw != ():
             flag = "--" + name.partition(".")[2].replace("_", "-")
             try:
-                yield name, Value(_parse(KEYS[name], raw), f"flag {flag}")
+                yield name, Value(parse_value(KEYS[name], raw), f"flag {flag}")
             except ValueError as error:
                 raise ConfigError(f"flag {flag}", None, str(error)) from error
 
@@ -180,84 +180,3 @@ def _nearest(name: str) -> str:
     section = name.partition(".")[0]
     known = [each.name.partition(".")[2] for each in KEYS.values() if each.section == section]
     return f"[{section}] knows {', '.join(known)}"
-
-
-def _parse(key: Key, raw: object) -> object:
-    return _PARSERS[key.kind](raw)
-
-
-def _text(raw: object) -> str:
-    if isinstance(raw, str) and raw:
-        return raw
-    raise ValueError(f"must be a text, got {raw!r}")
-
-
-def _count(raw: object) -> int:
-    if isinstance(raw, str) and raw.strip().isdigit():
-        raw = int(raw)
-    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 1:
-        return raw
-    raise ValueError(f"must be a whole number, 1 or more, got {raw!r}")
-
-
-def _number(raw: object) -> float:
-    try:
-        number = float(raw) if isinstance(raw, str | int | float) and not isinstance(raw, bool) else -1.0
-    except ValueError:
-        number = -1.0
-    if 0 < number < float("inf"):
-        return number
-    raise ValueError(f"must be a number above 0, got {raw!r}")
-
-
-def _size(raw: object) -> int:
-    if isinstance(raw, str | int) and not isinstance(raw, bool):
-        return parse_size(str(raw))
-    raise ValueError(f"must be a size such as 512M, got {raw!r}")
-
-
-def _duration(raw: object) -> float:
-    if isinstance(raw, str | int | float) and not isinstance(raw, bool):
-        return parse_duration(str(raw))
-    raise ValueError(f"must be a duration such as 90s, got {raw!r}")
-
-
-def _switch(raw: object) -> bool:
-    if isinstance(raw, str):
-        raw = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(raw.lower(), raw)
-    if isinstance(raw, bool):
-        return raw
-    raise ValueError(f"must be true or false, got {raw!r}")
-
-
-def _texts(raw: object) -> tuple[str, ...]:
-    if isinstance(raw, str):
-        raw = [each.strip() for each in raw.split(",") if each.strip()]
-    if isinstance(raw, list | tuple) and all(isinstance(each, str) and each for each in raw):
-        return tuple(raw)
-    raise ValueError(f"must be a list of texts, got {raw!r}")
-
-
-def _labels(raw: object) -> Mapping[str, str]:
-    if isinstance(raw, str):
-        raw = raw.split(",")
-    if isinstance(raw, list | tuple):
-        pairs = [str(each).partition("=") for each in raw]
-        if not all(name and equals for name, equals, _ in pairs):
-            raise ValueError(f"must be NAME=VALUE, got {raw!r}")
-        raw = {name: text for name, _, text in pairs}
-    if isinstance(raw, Mapping) and all(isinstance(text, str) for text in raw.values()):
-        return MappingProxyType(dict(raw))
-    raise ValueError(f"must map names to texts, got {raw!r}")
-
-
-_PARSERS: Mapping[Kind, Callable[[object], object]] = {
-    Kind.TEXT: _text,
-    Kind.COUNT: _count,
-    Kind.NUMBER: _number,
-    Kind.SIZE: _size,
-    Kind.DURATION: _duration,
-    Kind.SWITCH: _switch,
-    Kind.TEXTS: _texts,
-    Kind.LABELS: _labels,
-}

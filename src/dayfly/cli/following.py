@@ -31,6 +31,8 @@ def follow_one(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -
     with Interrupts() as interrupts:
         job = client.enqueue(specs[0], is_leased=True)
         say(f"job {job.id} on {client.address.describe()}")
+        if doubt := client.doubt_of(specs[0]):
+            say(doubt)
         streams = Streams(stdout=STDERR if flags["as_json"] else 1, has_times=flags["timestamps"])
         with _companion(client, [job], interrupts) as companion:
             try:

@@ -1,0 +1,89 @@
+"""One value of the configuration, from a flag or variable (a text) or from the file (a TOML value)."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from dayfly.config_keys import Key, Kind
+from dayfly.jobs.units import parse_duration, parse_size
+
+
+def parse_value(key: Key, raw: object) -> object:
+    """`raw` in its parsed form: bytes, seconds, tuples, mappings. Raises ValueError with the reason."""
+    return _PARSERS[key.kind](raw)
+
+
+def _text(raw: object) -> str:
+    if isinstance(raw, str) and raw:
+        return raw
+    raise ValueError(f"must be a text, got {raw!r}")
+
+
+def _count(raw: object) -> int:
+    if isinstance(raw, str) and raw.strip().isdigit():
+        raw = int(raw)
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 1:
+        return raw
+    raise ValueError(f"must be a whole number, 1 or more, got {raw!r}")
+
+
+def _number(raw: object) -> float:
+    try:
+        number = float(raw) if isinstance(raw, str | int | float) and not isinstance(raw, bool) else -1.0
+    except ValueError:
+        number = -1.0
+    if 0 < number < float("inf"):
+        return number
+    raise ValueError(f"must be a number above 0, got {raw!r}")
+
+
+def _size(raw: object) -> int:
+    if isinstance(raw, str | int) and not isinstance(raw, bool):
+        return parse_size(str(raw))
+    raise ValueError(f"must be a size such as 512M, got {raw!r}")
+
+
+def _duration(raw: object) -> float:
+    if isinstance(raw, str | int | float) and not isinstance(raw, bool):
+        return parse_duration(str(raw))
+    raise ValueError(f"must be a duration such as 90s, got {raw!r}")
+
+
+def _switch(raw: object) -> bool:
+    if isinstance(raw, str):
+        raw = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(raw.lower(), raw)
+    if isinstance(raw, bool):
+        return raw
+    raise ValueError(f"must be true or false, got {raw!r}")
+
+
+def _texts(raw: object) -> tuple[str, ...]:
+    if isinstance(raw, str):
+        raw = [each.strip() for each in raw.split(",") if each.strip()]
+    if isinstance(raw, list | tuple) and all(isinstance(each, str) and each for each in raw):
+        return tuple(raw)
+    raise ValueError(f"must be a list of texts, got {raw!r}")
+
+
+def _labels(raw: object) -> Mapping[str, str]:
+    if isinstance(raw, str):
+        raw = raw.split(",")
+    if isinstance(raw, list | tuple):
+        pairs = [str(each).partition("=") for each in raw]
+        if not all(name and equals for name, equals, _ in pairs):
+            raise ValueError(f"must be NAME=VALUE, got {raw!r}")
+        raw = {name: text for name, _, text in pairs}
+    if isinstance(raw, Mapping) and all(isinstance(text, str) for text in raw.values()):
+        return MappingProxyType(dict(raw))
+    raise ValueError(f"must map names to texts, got {raw!r}")
+
+
+_PARSERS: Mapping[Kind, Callable[[object], object]] = {
+    Kind.TEXT: _text,
+    Kind.COUNT: _count,
+    Kind.NUMBER: _number,
+    Kind.SIZE: _size,
+    Kind.DURATION: _duration,
+    Kind.SWITCH: _switch,
+    Kind.TEXTS: _texts,
+    Kind.LABELS: _labels,
+}
