@@ -1,0 +1,5 @@
+"""The function that RQ's workers run."""
+
+
+def nothing() -> None:
+    """Nothing."""
