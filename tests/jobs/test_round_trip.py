@@ -33,7 +33,7 @@ _TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0
 _LINE = st.from_regex(r"[a-zA-Z0-9äöü ._:/-]{0,20}[a-z]", fullmatch=True)
 _NAME = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,10}[A-Za-z0-9])?", fullmatch=True)
 _PARTS = st.lists(st.from_regex(r"[a-z]{1,5}|\.\.[a-z]", fullmatch=True), min_size=1, max_size=4)
-_PATH = _PARTS.map(lambda parts: "/work/" + "/".join(parts))
+_PATH = _PARTS.map(lambda parts: "/srv/" + "/".join(parts))
 _PATTERN = st.from_regex(r"(/|\*\*/)?[a-z*?]{1,8}(/[a-z.*]{1,6}x){0,2}", fullmatch=True)
 _DIGEST = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
 _SECONDS = st.floats(0.001, 1e8) | st.integers(1, 10**8).map(float)
