@@ -256,7 +256,7 @@ def test_files_that_vanish_meanwhile_are_left_out(source: Path, root: Path, monk
 def test_the_home_within_the_directory_is_left_out(tmp_path: Path) -> None:
     """`--dir` around DAYFLY_HOME does not freeze the frozen."""
     (tmp_path / "mine").touch()
-    root = tmp_path / "state/bundles"
+    root = tmp_path / "state/dayfly/bundles"
     root.mkdir(parents=True)
     frozen = Path(path_of(freeze(tmp_path, root), root))
     assert (frozen / "mine").exists()
