@@ -27,9 +27,10 @@ from dayfly.queue.reaper import Reaper
 from dayfly.queue.wakeup import Kind, Wakeup
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, open_hierarchy
 from dayfly.runtime.images.store import ImageStore
-from dayfly.worker import events
+from dayfly.worker import events, jobfiles
 from dayfly.worker.adoption import adopt
 from dayfly.worker.capacity import open_ledger
+from dayfly.worker.exit import NAME as EXIT
 from dayfly.worker.finishing import Finisher, is_kept
 from dayfly.worker.host import host_id
 from dayfly.worker.launcher_client import Launcher
@@ -46,6 +47,7 @@ from dayfly.worker.warm import Keeper, WarmKeepers
 from dayfly.worker.watches import Watches
 
 _SWEEP_SECONDS = 60.0
+_SWEEP_SOON_SECONDS = 1.0
 _EXPIRE_SECONDS = 3600.0
 _KEEPERS_LEAVE_SECONDS = 10.0
 
@@ -102,6 +104,7 @@ class Agent:
         self._wakeup.close()
         self._warm.close(within_seconds=_KEEPERS_LEAVE_SECONDS)
         self._launcher.close()
+        self._sweep()
         for job in self._roster:
             job.close()
         self._watches.close()
@@ -112,7 +115,7 @@ class Agent:
         """The loop. True when it ends for want of work."""
         self._adopt()
         self._starter.guess_default()
-        log.info("worker started", worker=self._settings.name, slots=self._ledger.slots, jobs=len(self._roster))
+        log.info("worker started", worker=self._settings.name, pid=os.getpid(), slots=self._ledger.slots)
         while True:
             self._keep_house()
             self._fill()
@@ -163,16 +166,19 @@ class Agent:
         now = time.monotonic()
         if now >= self._sweep_at:
             self._sweep_at = now + _SWEEP_SECONDS
-            tokens = [keeper.token for keeper in self._warm.all()] + [job.record.token for job in self._roster]
-            swept = self._sweeper.sweep(tokens)
-            if swept:
-                log.info("swept", things=swept)
+            self._sweep()
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_SECONDS
             self._store.expire()
 
+    def _sweep(self) -> None:
+        keepers = [keeper.token for keeper in self._warm.all()]
+        swept = self._sweeper.sweep([*keepers, *(job.record.token for job in self._roster if not job.is_gone)])
+        if swept:
+            log.info("swept", things=swept)
+
     def _reason_to_end(self) -> str | None:
-        if len(self._roster):
+        if len(self._roster) or (self._liaison.may_have_work and self._warm.problem is None):
             self._busy_at = time.monotonic()
         if self._leaves_now:
             return "told to leave the jobs running"
@@ -247,6 +253,7 @@ class Agent:
         self._selector.unregister(keeper.pidfd)
         self._warm.died(keeper)
         self._complain()
+        self._sweep_at = min(self._sweep_at, time.monotonic() + _SWEEP_SOON_SECONDS)
 
     def _complain(self) -> None:
         if self._warm.problem is not None:
@@ -266,6 +273,8 @@ class Agent:
         self._selector.unregister(job.pidfd)
         job.keeper_ended()
         self._roster.touched.add(job)
+        if not jobfiles.has(job.directory, EXIT):
+            self._sweep_at = 0.0  # it was killed, and could not take its control group away
 
     # Jobs
 

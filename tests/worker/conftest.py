@@ -68,6 +68,7 @@ class Worker:
         """Have it put back what runs, and leave."""
         if self.process is None or self.process.poll() is not None:
             return
+        self.await_start()  # before that a signal has its default meaning
         for _ in range(3):
             self.tell(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -89,6 +90,11 @@ class Worker:
 
     def await_event(self, name: str, count: int = 1) -> None:
         until(lambda: self.count_events(name) >= count or self.process.poll() is not None)
+
+    def await_start(self) -> None:
+        """Until the agent that was started last serves."""
+        pid = self.process.pid
+        until(lambda: self.process.poll() is not None or any(event.get("pid") == pid for event in self.events()))
 
     def keeper_of(self, job_id: str) -> int | None:
         return joblock.holder(str(self.home / "jobs" / job_id))

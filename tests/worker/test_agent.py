@@ -98,6 +98,7 @@ def test_a_cancelled_job_ends_as_cancelled_whatever_it_does(worker, queue, is_ur
 def test_jobs_cancelled_at_any_moment_end_once_as_cancelled_or_as_they_were(worker, queue):
     """A cancel right behind the submission meets every phase; none is lost and none hangs."""
     worker.start()
+    worker.await_start()
     for pause in range(20):
         job_id = queue.submit(script="sleep 60")
         deadline = time.monotonic() + pause * 0.001
@@ -166,7 +167,7 @@ def test_a_worker_without_work_ends_by_itself_when_it_is_to(worker, queue):
 def test_two_agents_never_share_a_home(worker, queue):
     """The second one leaves with an error that names the first one's home."""
     worker.start()
-    worker.await_event("worker started")
+    worker.await_start()
     first = worker.process
     worker.start()
     assert worker.wait() == 1

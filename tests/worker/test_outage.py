@@ -44,7 +44,7 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path_factory):
+def server(tmp_path_factory, nothing_left):
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
