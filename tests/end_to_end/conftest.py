@@ -27,7 +27,7 @@ DEADLINE_SECONDS = 120.0
 
 @dataclass
 class Host:
-    """One machine with a home of its own; `flags` are those of `dayfly worker`, which is started when a test says so."""
+    """One machine with a home of its own; `flags` are those of `dayfly worker`, which a test starts."""
 
     home: Path
     here: Path
@@ -57,12 +57,19 @@ class Host:
         """Have it put back what runs, and leave."""
         if self.worker is None or self.worker.poll() is not None:
             return
+        self.await_worker()
         for _ in range(3):
             self.worker.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 assert self.worker.wait(5.0) == 0, self.worker_log.read_text()
                 return
         assert self.worker.wait(DEADLINE_SECONDS) == 0
+
+    def await_worker(self) -> None:
+        """Until the worker that was started last serves; before that a signal simply ends it."""
+        assert self.worker is not None
+        started = f'"pid": {self.worker.pid}, '
+        self.until(lambda: started in self.worker_log.read_text() or self.worker.poll() is not None)
 
     @property
     def worker_log(self) -> Path:

@@ -77,7 +77,7 @@ def _check(job: dayfly.Job, marks: Path, out: Path) -> None:
 
 
 def test_twenty_kills_at_random_moments_lose_no_job_and_run_none_twice(host: Any, marks: Path, tmp_path: Path) -> None:
-    """Agent, launcher or both die by SIGKILL twenty times: each job has one start, one keeper, its log, its artifact."""
+    """Agent, launcher or both die by SIGKILL: each job has one start, one keeper, its whole log and its artifact."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
