@@ -32,9 +32,10 @@ def find_address(settings: Settings) -> Address:
     """The first of: flag or argument, DAYFLY_URL, DAYFLY_REDIS_URL, the file, the embedded stack."""
     url = settings.text("client.url")
     if url is None:
+        from dayfly.config import home_directory
         from dayfly.embedded import Stack
 
-        stack = Stack()
+        stack = Stack(home_directory(settings))
         return Address(stack.url, "default", stack)
     origin = settings.origin("client.url")
     if url.startswith(("http://", "https://")):

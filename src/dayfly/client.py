@@ -7,11 +7,12 @@ import functools
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dayfly.address import find_address
 from dayfly.companion import Companion
-from dayfly.config import load, store_directory
+from dayfly.config import home_directory, load, store_directory
 from dayfly.directory import placed
 from dayfly.home import last_job, remember_last
 from dayfly.job import Job
@@ -36,6 +37,7 @@ class Client:
 
     def __init__(self, url: str | None = None) -> None:
         self._settings = load({"client.url": url})
+        self.home = home_directory(self._settings)
         self.address = find_address(self._settings)
         if self.address.stack is not None:
             self.address.stack.ensure()
@@ -46,11 +48,11 @@ class Client:
 
     def submit(self, spec: JobSpec | Mapping[str, Any] | None = None, /, **fields: Any) -> Job:
         """Put one job into its queue. A directory that is only named is frozen first. Raises SpecError."""
-        return self.enqueue(_read(spec, fields, is_live=False))
+        return self.enqueue(_read(spec, fields, freeze_below=self.home))
 
     def submit_many(self, specs: Iterable[JobSpec | Mapping[str, Any]]) -> list[Job]:
         """Put many jobs into their queues in pipelined round trips. All are read before the first one is sent."""
-        read = [_read(spec, {}, is_live=False) for spec in specs]
+        read = [_read(spec, {}, freeze_below=self.home) for spec in specs]
         ids = self.producer.submit_many(read)
         if ids:
             remember_last(ids[-1])
@@ -62,7 +64,7 @@ class Client:
         While it waits this process keeps the job alive: without it the job is cancelled after 30 seconds. Whatever
         interrupts the wait (Ctrl-C) cancels the job.
         """
-        job = self.enqueue(_read(spec, fields, is_live=True), is_leased=True)
+        job = self.enqueue(_read(spec, fields), is_leased=True)
         result = self._wait_beside(job)
         if check:
             result.check()
@@ -179,11 +181,13 @@ def _default() -> Client:
     return Client()
 
 
-def _read(spec: JobSpec | Mapping[str, Any] | None, fields: Mapping[str, Any], *, is_live: bool) -> JobSpec:
+def _read(
+    spec: JobSpec | Mapping[str, Any] | None, fields: Mapping[str, Any], *, freeze_below: Path | None = None
+) -> JobSpec:
     """One job from what the caller gave, its directory live or frozen. Raises SpecError."""
     if isinstance(spec, JobSpec) and not fields and (spec.dir is None or spec.dir.is_live or spec.dir.is_frozen):
         return spec
-    return read_job(placed({**_document(spec), **fields}, is_live=is_live))
+    return read_job(placed({**_document(spec), **fields}, freeze_below=freeze_below))
 
 
 def _document(spec: JobSpec | Mapping[str, Any] | None) -> Mapping[str, Any]:

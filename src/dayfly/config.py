@@ -80,11 +80,16 @@ def find_file() -> Path | None:
     return next((each for each in candidates if os.path.isfile(each)), None)
 
 
+def home_directory(settings: Settings) -> Path:
+    """DAYFLY_HOME, or what the file says, or the default."""
+    return Path(os.path.abspath(settings.text("worker.home") or home()))
+
+
 def store_directory(settings: Settings) -> Path:
     """The directory of the store of logs and artifacts. Raises ConfigError for a URL of another kind."""
     url = settings.text("store.url")
     if url is None:
-        return Path(os.path.abspath(settings.text("worker.home") or "")) / "store"
+        return home_directory(settings) / "store"
     if not url.startswith("file:///"):
         raise ConfigError(settings.origin("store.url"), None, f"store.url {url!r}: only file:///PATH is built yet")
     from urllib.parse import unquote

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dayfly.jobs.errors import SpecError
@@ -17,20 +18,20 @@ def live(path: str) -> dict[str, Any]:
     return {"path": absolute, "host": host_id(), "device": found.st_dev, "inode": found.st_ino}
 
 
-def frozen(path: str) -> dict[str, Any]:
-    """The document's `dir` for what the directory holds now. Raises SpecError, HostError."""
-    from dayfly.home import home
+def frozen(path: str, home: Path) -> dict[str, Any]:
+    """The document's `dir` for what the directory holds now, kept below `home`. Raises SpecError, HostError."""
     from dayfly.runtime.bundle import freeze
 
-    return {"bundle": freeze(_absolute(path), home() / "bundles")}
+    return {"bundle": freeze(_absolute(path), home / "bundles")}
 
 
-def placed(document: Mapping[str, Any], *, is_live: bool) -> dict[str, Any]:
-    """The document with a `dir` that is only a path made live or frozen. Raises SpecError, HostError."""
+def placed(document: Mapping[str, Any], *, freeze_below: Path | None = None) -> dict[str, Any]:
+    """The document with a `dir` that is only a path made live, or frozen below a home. Raises SpecError, HostError."""
     named = document.get("dir")
     path = named.get("path") if isinstance(named, Mapping) and set(named) == {"path"} else named
     if isinstance(path, str | os.PathLike):
-        return {**document, "dir": live(os.fspath(path)) if is_live else frozen(os.fspath(path))}
+        made = live(os.fspath(path)) if freeze_below is None else frozen(os.fspath(path), freeze_below)
+        return {**document, "dir": made}
     return dict(document)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dayfly import doctor_kernel, doctor_queue
-from dayfly.config import Settings
+from dayfly.config import Settings, home_directory
 from dayfly.doctor_check import Check, missing, ok, warning
 from dayfly.jobs.errors import DayflyError
 from dayfly.jobs.units import format_size
@@ -22,7 +22,7 @@ _CONTROLLER_REMEDY = "mount its cgroup controller, or give it on (Delegate=yes i
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Every check, in the order in which somebody would mend them. None raises."""
-    home = Path(settings.text("worker.home") or "")
+    home = home_directory(settings)
     yield _kernel()
     yield _rights()
     yield doctor_kernel.namespaces()

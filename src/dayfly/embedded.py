@@ -23,19 +23,19 @@ import time
 from pathlib import Path
 
 from dayfly import daemon, valkey
-from dayfly.home import home as current_home
 from dayfly.jobs.errors import DayflyError
 
 # unix(7): 108 bytes with the closing NUL.
 _LONGEST_SOCKET_PATH = 107
 _READY_SECONDS = 60.0
+_LARGE_LOG_BYTES = 10 << 20
 
 
 class Stack:
     """The embedded stack of one DAYFLY_HOME. From `ensure` to `release` it does not end for want of work."""
 
-    def __init__(self, home: Path | None = None) -> None:
-        self.home = home or current_home()
+    def __init__(self, home: Path) -> None:
+        self.home = home
         self.run = self.home / "run"
         self.socket = _socket_path(self.home)
         self._use: int | None = None
@@ -149,6 +149,7 @@ class Stack:
 
     def _spawn(self, command: list[str], lock: daemon.LockFile, log: str) -> None:
         held = lock.take()
+        _cut(self.run / log)
         try:
             daemon.spawn(command, lock=held, log=self.run / log, environment=daemon.plain_environment(self.home))
         except OSError as error:
@@ -241,6 +242,13 @@ def _pidfd(pid: int | None) -> int | None:
     with contextlib.suppress(ProcessLookupError):
         return None if pid is None else os.pidfd_open(pid)
     return None
+
+
+def _cut(log: Path) -> None:
+    """A log that has grown large makes room for a new one."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > _LARGE_LOG_BYTES:
+            log.replace(log.with_name(f"{log.name}.1"))
 
 
 def _tail(log: Path, limit_bytes: int = 2000) -> str:

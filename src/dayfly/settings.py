@@ -1,16 +1,15 @@
 """From the configuration to what one worker is told: the values of config.toml as worker.settings has them."""
 
-import os
 import socket
 from pathlib import Path
 
-from dayfly.config import Settings, store_directory
+from dayfly.config import Settings, home_directory, store_directory
 from dayfly.worker.settings import Allowed, JobDefaults, WorkerSettings
 
 
 def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_when_idle: bool) -> WorkerSettings:
     return WorkerSettings(
-        home=Path(os.path.abspath(settings.text("worker.home") or "")),
+        home=home_directory(settings),
         url=url,
         name=settings.text("worker.name") or socket.gethostname(),
         queues=settings.texts("worker.queues"),

@@ -90,10 +90,10 @@ def test_stale_socket_is_no_server(stack: Stack) -> None:
 def test_starter_killed_half_way_is_healed(stack: Stack) -> None:
     """A starter that was killed between server and worker leaves a half that the next one completes."""
     program = (
-        "import os, sys\nfrom dayfly import daemon\nfrom dayfly.embedded import Stack\n"
+        "import os, sys\nfrom dayfly import daemon\nfrom dayfly.embedded import Stack\nfrom dayfly.home import home\n"
         "spawn = daemon.spawn\n"
         "def once(*arguments, **keywords):\n    spawn(*arguments, **keywords)\n    os.kill(os.getpid(), 9)\n"
-        "daemon.spawn = once\nStack().ensure()\n"
+        "daemon.spawn = once\nStack(home()).ensure()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -108,7 +108,8 @@ def test_starter_killed_half_way_is_healed(stack: Stack) -> None:
 def test_ten_starters_start_one_stack(stack: Stack) -> None:
     """Ten processes that start at the same moment in an empty home share one server and one worker."""
     program = (
-        "import sys\nfrom dayfly.embedded import Stack\nsys.stdin.read()\nstack = Stack()\nstack.ensure()\n"
+        "import sys\nfrom dayfly.embedded import Stack\nfrom dayfly.home import home\n"
+        "sys.stdin.read()\nstack = Stack(home())\nstack.ensure()\n"
         "print(stack.is_up(), *((stack.run / f'{each}.lock').read_text().strip() for each in ('valkey', 'worker')))"
     )
     gate_read, gate_write = os.pipe()

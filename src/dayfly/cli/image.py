@@ -86,6 +86,6 @@ def _store() -> ImageStore:
 
 
 def _home() -> Path:
-    from dayfly.config import load
+    from dayfly.config import home_directory, load
 
-    return Path(load().text("worker.home") or "")
+    return home_directory(load())

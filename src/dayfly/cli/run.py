@@ -54,7 +54,7 @@ def _read(document: dict[str, Any], flags: dict[str, Any]) -> JobSpec:
         if note:
             say(note)
         document = {**document, "dir": here} if here else document
-    return read_job(directory.placed(document, is_live=True))
+    return read_job(directory.placed(document))
 
 
 def _detach(client: Client, specs: list[JobSpec]) -> int:

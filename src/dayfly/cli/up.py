@@ -8,9 +8,10 @@ from dayfly.cli.say import say
 @click.command(name="up")
 def command() -> None:
     """Start the embedded Redis and worker, and keep them until `dayfly down`."""
+    from dayfly.config import home_directory, load
     from dayfly.embedded import Stack
 
-    stack = Stack()
+    stack = Stack(home_directory(load()))
     was_up = stack.is_up()
     stack.ensure()
     stack.keep()

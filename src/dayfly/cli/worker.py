@@ -65,11 +65,12 @@ def _serve(settings: Settings, *, ends_when_idle: bool) -> None:
 
 def _serve_embedded(settings: Settings) -> None:
     """Until a signal, or until idle with nobody left who uses the stack; then the server goes with us."""
+    from dayfly.config import home_directory
     from dayfly.embedded import Stack
     from dayfly.settings import worker_settings
     from dayfly.worker.agent import serve
 
-    stack = Stack()
+    stack = Stack(home_directory(settings))
     while True:
         plan = worker_settings(settings, url=stack.url, is_embedded=True, ends_when_idle=not stack.is_kept())
         is_idle = serve(plan)
