@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from dayfly.jobs.state import State
 
 LEASE_SECONDS = 30.0
-PATIENCE_SECONDS = 30.0
+# No patience: a large job starts within one job's length of being the oldest. Whatever slips past it makes it wait longer.
+PATIENCE_SECONDS = 0.0
 RESERVATION_SECONDS = 600.0
 
 
