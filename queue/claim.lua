@@ -5,7 +5,8 @@
 --
 -- Fairness: small jobs could for ever slip past a large one that never finds enough free. A head that was refused for
 -- longer than the worker's patience therefore reserves a worker that could hold it when empty. That worker takes
--- nothing else until it has taken this one, somebody else has, or the reservation has run out.
+-- nothing but what is ahead of it (a higher priority) until it has taken this one, somebody else has, or the
+-- reservation has run out.
 
 local RESERVED = OWN .. ':reserved'
 
@@ -91,7 +92,7 @@ local function hold(worker, id, class, job, execution, at)
     'ended_at', '', 'dayfly_state', 'starting')
   if fence > 1 then
     -- an attempt before this one, or `rq requeue` of a finished job
-    call('HDEL', key, 'dayfly_outcome', 'dayfly_result', 'dayfly_cancel', 'dayfly_log_position')
+    call('HDEL', key, 'dayfly_outcome', 'dayfly_result', 'dayfly_cancel', 'dayfly_log_position', 'dayfly_discarded_at')
     call('PERSIST', OWN .. ':log:' .. id)
   end
   call('PERSIST', key)
@@ -122,7 +123,7 @@ local function claim(description, execution, cpus, memory, disk)
   for _, queue in ipairs(worker.queues) do
     for _, class in ipairs(call('ZRANGE', OWN .. ':index:' .. queue, 0, -1)) do
       local demand = demand_of(class)
-      if (not only or only == class) and accepts(worker, demand) then
+      if accepts(worker, demand) then
         if fits(worker, demand, free) then
           local id, job = pop(class)
           if id then return hold(worker, id, class, job, execution, at) end
@@ -132,6 +133,7 @@ local function claim(description, execution, cpus, memory, disk)
           if answer == 'noted' then may_reserve = false end
         end
       end
+      if class == only then return false end
     end
   end
   return false

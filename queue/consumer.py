@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dayfly.jobs.state import State
 
 LEASE_SECONDS = 30.0
-# No patience: a large job starts within one job's length of being the oldest. Whatever slips past it makes it wait longer.
+# No patience: so a large job starts within one job's length of being the oldest; whatever slips past makes that longer.
 PATIENCE_SECONDS = 0.0
 RESERVATION_SECONDS = 600.0
 
@@ -137,6 +137,10 @@ class Consumer:
             self._redis, self.worker_name, self.lease_seconds, *(value for row in rows for value in row)
         )
         return {each.job_id: Hold(word.decode()) for each, word in zip(held, words, strict=True)}
+
+    def discarded(self, jobs: Iterable[tuple[Claim, float]]) -> None:
+        """Note when the last of finished jobs was gone from this host (Unix seconds), all in one round trip."""
+        scripts.DISCARDED.each(self._redis, [(claim.job_id, claim.fence, f"{at:.6f}") for claim, at in jobs])
 
     def cancel_reason(self, claim: Claim) -> str | None:
         """The word for why the job's cancel was asked for (CLIENT_LOST); None when somebody just did."""

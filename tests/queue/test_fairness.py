@@ -59,6 +59,23 @@ def test_a_refused_head_gets_the_host_to_itself(
     assert taken[1:] == small[: host.free + len(taken[1:])]
 
 
+def test_a_higher_priority_is_not_held_up_by_a_reservation(
+    producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
+) -> None:
+    """A worker that is kept free for a large job still takes what is ahead of it, and nothing behind it."""
+    host = Host(make_consumer(patience_seconds=0), ended)
+    first = [_submit(producer, cpus) for cpus in (1, 2)]
+    big = _submit(producer, 3)
+    assert host.fill() == first
+    _submit(producer, 1)
+    urgent = _submit(producer, 1, priority=10)
+    assert host.fill() == [urgent]
+    for _ in first:
+        assert host.fill() == []
+        host.finish_oldest()
+    assert host.fill()[0] == big
+
+
 def test_within_patience_small_jobs_fill_the_room(
     producer: Producer, make_consumer: Callable[..., Consumer], ended: Callable[..., Result]
 ) -> None:
@@ -138,5 +155,6 @@ def test_a_cancelled_head_frees_its_host(
     assert host.fill() == [small]
 
 
-def _submit(producer: Producer, cpus: int) -> str:
-    return producer.submit(JobSpec(limits=Limits(cpus=cpus, memory_bytes=1 << 20, disk_bytes=1 << 20)))
+def _submit(producer: Producer, cpus: int, priority: int = 0) -> str:
+    limits = Limits(cpus=cpus, memory_bytes=1 << 20, disk_bytes=1 << 20)
+    return producer.submit(JobSpec(limits=limits, priority=priority))
