@@ -16,7 +16,7 @@ GUEST = Path(__file__).parent / "run"
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_kernel_tests_pass_on_cgroup_v2(need_tool: Callable[[str], str], tmp_path: Path) -> None:
-    """The rooms' kernel tests pass in user-mode Linux with cgroup v2 alone; `run --faithful` is a command of its own."""
+    """The kernel tests pass in user-mode Linux with cgroup v2 alone; `run --faithful` is a command of its own."""
     for program in ("linux.uml", "mke2fs"):
         need_tool(program)
     environment = {**os.environ, "PYTHON": sys.executable, "TMPDIR": str(tmp_path), "DAYFLY_GUEST_SECONDS": "1500"}
