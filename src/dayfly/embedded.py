@@ -79,8 +79,8 @@ class Stack:
         with self._start.held():
             if (self.run / "stopped").exists():
                 raise DayflyError(
-                    "the embedded stack was stopped with `dayfly down` while this job was not finished",
-                    remedy="the job stays queued and runs after the next `dayfly up` or `dayfly run`",
+                    "the embedded stack was stopped with `dayfly down` before this job was finished",
+                    remedy="run it again: that starts the stack",
                 )
             return self._start_missing()
 
@@ -257,4 +257,5 @@ def _tail(log: Path, limit_bytes: int = 2000) -> str:
         text = log.read_bytes()[-limit_bytes:].decode(errors="replace")
     except OSError:
         text = ""
-    return " / ".join(text.strip().splitlines()[-3:]) or "its log is empty"
+    lines = dict.fromkeys(line.removeprefix("dayfly: ") for line in text.strip().splitlines()[-3:])
+    return " / ".join(lines) or "its log is empty"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -315,3 +316,15 @@ def test_idle_stack_ends_and_takes_its_server_along(dayfly_in: Callable[[Path], 
         assert command("status", "@last").returncode == 0
     finally:
         command("down", "--now")
+
+
+def test_worker_that_cannot_start_is_not_waited_for(dayfly_in: Callable[[Path], Command], tmp_path: Path) -> None:
+    """When the embedded worker ends again and again, `run` ends with 125 and the worker's own last words."""
+    command = dayfly_in(tmp_path / "broken")
+    (command.home / "run").mkdir(parents=True)
+    with open(command.home / "run/agent.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = command("run", "--", "true")
+    command("down", "--now")
+    assert done.returncode == 125
+    assert b"another worker does already" in done.stderr

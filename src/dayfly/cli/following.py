@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from dayfly.cli.follow import STDERR, Streams
 from dayfly.cli.interrupts import Interrupts
 from dayfly.cli.say import say
 from dayfly.companion import Companion
-from dayfly.jobs.errors import DayflyError, QueueUnreachable
+from dayfly.jobs.errors import DayflyError, QueueError, QueueUnreachable
 from dayfly.jobs.state import exit_code_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ def follow_one(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -
             except BrokenPipeError:
                 companion.cancel(now=False)
                 companion.cancelled()
+                raise
+            except DayflyError:
+                with contextlib.suppress(QueueError):  # the first error is the one to tell
+                    job.cancel()
                 raise
     deliver(client, result, flags["out"])
     report(result)
