@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.result import Attempt, ImageUsed, Result, Timings
@@ -92,7 +92,7 @@ def _state(fields: job_fields.Fields) -> State:
 def _result(job_id: str, fields: job_fields.Fields, state: State, document: Mapping[str, Any]) -> Result:
     packed = fields.get(b"dayfly_result")
     if state is State.FINISHED and packed:
-        return outcomes.unpack(packed)
+        return _discarded(outcomes.unpack(packed), job_fields.seconds(fields, b"dayfly_discarded_at"))
     status = job_fields.text(fields, b"status") or ""
     return Result(
         id=job_id,
@@ -107,6 +107,11 @@ def _result(job_id: str, fields: job_fields.Fields, state: State, document: Mapp
         timings=_timings(fields),
         attempts=_attempts(fields, state),
     )
+
+
+def _discarded(result: Result, at: float | None) -> Result:
+    """The job's last trace goes from its host after its result was written."""
+    return result if at is None else replace(result, timings=replace(result.timings, discarded_at=at))
 
 
 def _timings(fields: job_fields.Fields) -> Timings:

@@ -6,6 +6,7 @@ Only RQ and redis are imported here; a JobSpec has been checked before.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -39,7 +40,7 @@ _DESCRIPTION_LETTERS = 120
 
 
 class Producer:
-    """Jobs into the queue of one Redis. Not for two threads at once in submit_many; the rest may be."""
+    """Jobs into the queues of one Redis. Threads may share it."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -88,10 +89,9 @@ class Producer:
             if holder != job_id:
                 return str(holder)
         after = self._resolve(spec)
-        job = self._job(spec, job_id, after)
         options = _options(spec, client_lease, retry_of)
         with translated(self._redis):
-            parent = self._write(job, spec, options)
+            parent = self._write(spec, job_id, after, options)
         if parent:
             aftermath.doom(self._redis, job_id, parent.decode())
         return job_id
@@ -117,17 +117,13 @@ class Producer:
                 pipeline.execute()
             pipeline.multi()
 
-    def _write(self, job: Job, spec: JobSpec, options: str) -> bytes:
+    def _write(self, spec: JobSpec, job_id: str, after: Sequence[str], options: str) -> bytes:
         """One job's transaction, again when a job that it is to run after has moved meanwhile; enqueue.lua's answer."""
         while True:
-            with self._redis.pipeline(transaction=True) as pipeline:
-                try:
-                    _enqueue(pipeline, job, spec, options)
-                    answer: bytes = pipeline.execute()[-1]
-                    return answer
-                except WatchError:
-                    job.set_status(JobStatus.CREATED, pipeline=pipeline)
-                    continue
+            with self._redis.pipeline(transaction=True) as pipeline, contextlib.suppress(WatchError):
+                _enqueue(pipeline, self._job(spec, job_id, after), spec, options)
+                answer: bytes = pipeline.execute()[-1]
+                return answer
 
     def _resolve(self, spec: JobSpec) -> tuple[str, ...]:
         """The whole ids of the jobs to run after. Raises JobNotFound, AmbiguousId."""

@@ -13,7 +13,6 @@ import os
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -56,7 +55,7 @@ class Wakeup:
         self._redis = redis
         self._name = worker_name
         self._queues = tuple(queues)
-        self._wakes: deque[Wake] = deque()
+        self._wakes: dict[Wake, None] = {}  # a set that keeps its order; each use of it is one atomic step
         self._signal = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._is_closed = False
@@ -70,10 +69,10 @@ class Wakeup:
         """What has happened since the last call, each thing once."""
         with contextlib.suppress(BlockingIOError):  # woken by time
             os.eventfd_read(self._signal)
-        taken: dict[Wake, None] = {}
+        taken = []
         while self._wakes:
-            taken[self._wakes.popleft()] = None
-        return list(taken)
+            taken.append(self._wakes.popitem()[0])
+        return taken
 
     def close(self) -> None:
         """End the thread and its connections; fine to call twice."""
@@ -153,7 +152,7 @@ class Wakeup:
             scripts.CANCEL(self._redis, order["job_id"], "cancel", "")
 
     def _tell(self, wake: Wake) -> None:
-        self._wakes.append(wake)
+        self._wakes[wake] = None
         os.eventfd_write(self._signal, 1)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
@@ -15,6 +17,7 @@ from dayfly.jobs.result import Result
 from dayfly.jobs.spec import After, AfterWhen, JobSpec
 from dayfly.jobs.state import Outcome, State
 from dayfly.queue.claims import Claim
+from dayfly.queue.connection import connect
 from dayfly.queue.consumer import Consumer
 from dayfly.queue.producer import Producer
 from dayfly.queue.reaper import Reaper
@@ -87,6 +90,22 @@ def test_a_job_after_finished_ones_is_queued_at_once(
     never = producer.submit(JobSpec(after=After((done, failed))))
     assert [_claim(consumer, offer).job_id for _ in range(2)] == [queued, anyway]
     assert records.get(never).outcome is Outcome.CANCELLED
+
+
+def test_an_end_during_the_submission_is_not_missed(
+    valkey: str, producer: Producer, consumer: Consumer, offer: Capacity, ended: Callable[..., Result]
+) -> None:
+    """Whichever comes first, the end of a job or the submission of one to run after it: the second is released."""
+    with contextlib.closing(connect(valkey)) as other, ThreadPoolExecutor(1) as thread:
+        for _ in range(100):
+            first = producer.submit(JobSpec())
+            claim = _claim(consumer, offer)
+            submission = thread.submit(Producer(other).submit, JobSpec(after=After((first,))))
+            assert consumer.finish(claim, ended(claim))
+            second = submission.result(timeout=20)
+            again = _claim(consumer, offer)
+            assert again.job_id == second
+            assert consumer.finish(again, ended(again))
 
 
 def test_prefixes_of_ids_are_resolved(producer: Producer, records: Records) -> None:
