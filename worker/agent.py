@@ -84,7 +84,7 @@ class Agent:
         hierarchy = _hierarchy(settings)
         self._sweeper = Sweeper(places, hierarchy)
         self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
-        self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots)
+        self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots + 1)
         planner = Planner(settings, self._ledger.share, hierarchy)
         self._starter = Starter(settings, places, planner, self._images, self._warm)
         self._need = planner.need
@@ -151,6 +151,7 @@ class Agent:
         for job in self._roster.leaving():
             self._roster.remove(job)
             self._discard(job)
+            self._liaison.discarded(job)
 
     def _discard(self, job: RunningJob) -> None:
         if is_kept(job):

@@ -7,6 +7,7 @@ from dayfly.jobs.demand import Capacity
 from dayfly.jobs.errors import StoreError
 from dayfly.jobs.result import Result
 from dayfly.jobs.spec import DEFAULT_RETRY, Keep
+from dayfly.jobs.state import Outcome
 from dayfly.jobs.verdict import should_retry
 from dayfly.queue.claims import Claim
 from dayfly.queue.consumer import Consumer
@@ -46,6 +47,8 @@ class Finisher:
         if result.outcome is None:
             return result
         self._hold_artifacts(job, result, warnings)
+        if result.outcome is Outcome.CANCELLED:
+            result = dataclasses.replace(result, reason=self._consumer.cancel_reason(job.claim))
         attempts = (*job.claim.earlier, attempt_of(job.claim, result))
         return dataclasses.replace(result, attempts=attempts, warnings=(*result.warnings, *warnings))
 

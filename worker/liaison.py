@@ -62,6 +62,7 @@ class Liaison:
         self._renew_at = self._beat_at = self._reap_at = 0.0
         self._start_again_at = 0.0
         self._taken_in: set[str] = set()
+        self._discarded: list[tuple[Claim, float]] = []
         self.may_have_work = True
         """Whether a claim could find something: set by a wake, cleared by an empty answer."""
 
@@ -85,6 +86,7 @@ class Liaison:
 
     def leave(self) -> None:
         """Leave RQ's list of workers. Raises a QueueError."""
+        self._tell_discarded()
         self._consumer.unregister()
 
     def cancel_asked(self) -> None:
@@ -94,6 +96,11 @@ class Liaison:
     def arrived(self, queue: str) -> None:
         """A plain RQ producer has put something into a queue."""
         self._taken_in.add(queue)
+
+    def discarded(self, job: RunningJob) -> None:
+        """Nothing of a job is left here: its record is to say when, at the next occasion."""
+        if job.result is not None and job.result.outcome is not None:
+            self._discarded.append((job.claim, time.time()))
 
     def due_at(self) -> float:
         """When to deal again though nothing happens (time.monotonic())."""
@@ -123,6 +130,7 @@ class Liaison:
             self._consumer.heartbeat()
         if now >= self._reap_at:
             self._reap_at = now + _REAP_SECONDS
+            self._tell_discarded()
             self._reaper.tick()
 
     def _renew(self, jobs: list[RunningJob]) -> None:
@@ -138,6 +146,11 @@ class Liaison:
                 jobfiles.write_lease(job.directory, left)
                 if hold is not Hold.HELD:
                     job.stop("cancelled", is_urgent=hold is Hold.KILL)
+
+    def _tell_discarded(self) -> None:
+        if self._discarded:
+            self._consumer.discarded(self._discarded)
+            self._discarded.clear()
 
     def _take_in(self) -> None:
         for queue in list(self._taken_in):

@@ -80,7 +80,8 @@ class RunningJob:
 
     def find_ending(self) -> None:
         """Read the end that the dead keeper wrote, or conclude one from what there is."""
-        self.look()
+        if self.ending is None:
+            self.look()
         if self.ending is None:
             self.ending = without_exit(self.state is not State.STARTING, self.stop_reason)
 

@@ -127,6 +127,9 @@ class Queue:
     def await_state(self, job_id: str, *states: str) -> None:
         until(lambda: self.records.get(job_id).state in states)
 
+    def await_discarded(self, job_id: str) -> None:
+        until(lambda: self.result(job_id).timings.discarded_at is not None)
+
 
 @pytest.fixture
 def queue(valkey: str) -> Iterator[Queue]:

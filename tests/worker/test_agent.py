@@ -6,7 +6,11 @@ import time
 
 import pytest
 
+from dayfly.jobs.door import read_job
+from dayfly.jobs.result import CLIENT_LOST
 from dayfly.jobs.state import Outcome
+from dayfly.queue import keys
+from dayfly.queue.connection import connect
 from dayfly.worker.delivery import deliver
 
 pytestmark = pytest.mark.kernel
@@ -56,6 +60,19 @@ def test_a_result_tells_the_whole_story(worker, queue, tmp_path):
     assert whole.startswith(b"out\n")
     assert whole == queue.log(job_id)
     assert result.log.stdout_bytes == len(whole)
+    queue.await_discarded(job_id)
+
+
+def test_a_job_whose_client_has_gone_is_cancelled_and_says_why(worker, queue):
+    """A job of `dayfly run` ends with its client's lease, and its record names the reason."""
+    worker.fields["lease_seconds"] = 2.0
+    worker.start()
+    spec = read_job({"image": "host", "script": "sleep 60"})
+    job_id = queue.producer.submit(spec, client_lease=True)
+    queue.await_state(job_id, "running")
+    connect(worker.url).zadd(keys.CLIENTS, {job_id: 1})  # as if thirty seconds had passed
+    result = queue.result(job_id)
+    assert (result.outcome, result.reason) == (Outcome.CANCELLED, CLIENT_LOST)
 
 
 def test_output_is_seen_while_the_job_runs(worker, queue):
