@@ -4,17 +4,13 @@ It does not run a job, it follows it: kill it at any moment and the jobs go on; 
 What happens comes as readable descriptors (keepers' directories by inotify, their ends by pidfd, the launcher's socket,
 the queue's wakes, signals); each only notes what changed. What is to be said to the queue is said once a turn by the
 liaison. While the queue is away everything else goes on.
-
-    SIGTERM, SIGINT   drain: take nothing new, finish what runs, leave; again: put back what runs; again: at once
-    SIGQUIT           leave now, and leave the keepers running for the next agent
 """
 
 import contextlib
 import os
 import selectors
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
 
@@ -33,6 +29,7 @@ from dayfly.worker.capacity import open_ledger
 from dayfly.worker.exit import NAME as EXIT
 from dayfly.worker.finishing import Finisher, is_kept
 from dayfly.worker.host import host_id
+from dayfly.worker.housekeeping import Housekeeping
 from dayfly.worker.launcher_client import Launcher
 from dayfly.worker.liaison import Liaison
 from dayfly.worker.places import Places
@@ -41,14 +38,12 @@ from dayfly.worker.roster import Roster
 from dayfly.worker.running import RunningJob
 from dayfly.worker.settings import WorkerSettings
 from dayfly.worker.starting import Starter
+from dayfly.worker.stopping import DRAIN, LEAVE, signals
 from dayfly.worker.store import FileStore
 from dayfly.worker.sweeper import Sweeper
 from dayfly.worker.warm import Keeper, WarmKeepers
 from dayfly.worker.watches import Watches
 
-_SWEEP_SECONDS = 60.0
-_SWEEP_SOON_SECONDS = 1.0
-_EXPIRE_SECONDS = 3600.0
 _KEEPERS_LEAVE_SECONDS = 10.0
 
 log = structlog.get_logger()
@@ -59,7 +54,7 @@ def serve(settings: WorkerSettings) -> bool:
     events.configure()
     places = Places(settings.home)
     places.make()
-    with places.held(), _signals() as told, Agent(settings, places, told) as agent:
+    with places.held(), signals() as told, Agent(settings, places, told) as agent:
         return agent.run()
 
 
@@ -73,7 +68,7 @@ class Agent:
         self._leaves_now = False
         self._busy_at = time.monotonic()
         self._quiet_until = 0.0
-        self._sweep_at = self._expire_at = 0.0
+        self._silent_since: float | None = None
         self._backoff = Backoff()
         self._ledger = open_ledger(settings)
         self._watches = Watches()
@@ -82,7 +77,7 @@ class Agent:
         self._images = ImageStore(settings.home)
         self._store = FileStore(settings.store)
         hierarchy = _hierarchy(settings)
-        self._sweeper = Sweeper(places, hierarchy)
+        self._house = Housekeeping(Sweeper(places, hierarchy), self._store, self._living_tokens)
         self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
         self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots + 1)
         planner = Planner(settings, self._ledger.share, hierarchy)
@@ -104,7 +99,7 @@ class Agent:
         self._wakeup.close()
         self._warm.close(within_seconds=_KEEPERS_LEAVE_SECONDS)
         self._launcher.close()
-        self._sweep()
+        self._house.sweep()
         for job in self._roster:
             job.close()
         self._watches.close()
@@ -117,7 +112,7 @@ class Agent:
         self._starter.guess_default()
         log.info("worker started", worker=self._settings.name, pid=os.getpid(), slots=self._ledger.slots)
         while True:
-            self._keep_house()
+            self._house.keep()
             self._fill()
             self._deal()
             self._discard_gone()
@@ -141,10 +136,12 @@ class Agent:
         except QueueError as error:
             seconds = self._backoff.next_seconds()
             self._quiet_until = time.monotonic() + seconds
+            self._silent_since = self._silent_since or time.monotonic()
             self._liaison.forget()
             log.error("queue does not answer", why=str(error), again_in_seconds=round(seconds, 2))
         else:
             self._backoff.reset()
+            self._silent_since = None
 
     def _discard_gone(self) -> None:
         """Forget jobs whose end is settled and whose keeper is dead."""
@@ -161,36 +158,30 @@ class Agent:
             self._watches.unwatch(job.watch)
         elif not job.discard():  # with the directory goes its watch
             self._places.throw_away(job.directory)
-            self._sweep_at = 0.0
-
-    def _keep_house(self) -> None:
-        now = time.monotonic()
-        if now >= self._sweep_at:
-            self._sweep_at = now + _SWEEP_SECONDS
-            self._sweep()
-        if now >= self._expire_at:
-            self._expire_at = now + _EXPIRE_SECONDS
-            self._store.expire()
-
-    def _sweep(self) -> None:
-        keepers = [keeper.token for keeper in self._warm.all()]
-        swept = self._sweeper.sweep([*keepers, *(job.record.token for job in self._roster if not job.is_gone)])
-        if swept:
-            log.info("swept", things=swept)
+            self._house.sweep_now()
 
     def _reason_to_end(self) -> str | None:
+        now = time.monotonic()
         if len(self._roster) or (self._liaison.may_have_work and self._warm.problem is None):
-            self._busy_at = time.monotonic()
+            self._busy_at = now
         if self._leaves_now:
             return "told to leave the jobs running"
         if self._stops:
-            return None if len(self._roster) else "drained"
+            return self._reason_to_end_draining(now)
         idle = self._settings.idle_exit_seconds
-        return "idle" if idle is not None and time.monotonic() - self._busy_at >= idle else None
+        return "idle" if idle is not None and now - self._busy_at >= idle else None
+
+    def _reason_to_end_draining(self, now: float) -> str | None:
+        if not len(self._roster):
+            return "drained"
+        is_silent = self._silent_since is not None and now - self._silent_since >= self._settings.lease_seconds
+        if is_silent and all(job.is_gone for job in self._roster):
+            return "drained; the results wait here, for the queue does not answer"
+        return None
 
     def _wait(self) -> None:
         now = time.monotonic()
-        due = [self._sweep_at, max(self._liaison.due_at(), self._quiet_until)]
+        due = [self._house.due_at, max(self._liaison.due_at(), self._quiet_until)]
         if (pause := self._warm.pause_seconds) is not None:
             due.append(now + pause)
         if self._settings.idle_exit_seconds is not None:
@@ -208,9 +199,9 @@ class Agent:
 
     def _heed_signals(self, told: int) -> None:
         for number in os.read(told, 64):
-            if number == signal.SIGQUIT:
+            if number == LEAVE:
                 self._leaves_now = True
-            elif number in (signal.SIGTERM, signal.SIGINT):
+            elif number in DRAIN:
                 self._stop()
 
     def _stop(self) -> None:
@@ -254,7 +245,7 @@ class Agent:
         self._selector.unregister(keeper.pidfd)
         self._warm.died(keeper)
         self._complain()
-        self._sweep_at = min(self._sweep_at, time.monotonic() + _SWEEP_SOON_SECONDS)
+        self._house.sweep_soon()
 
     def _complain(self) -> None:
         if self._warm.problem is not None:
@@ -275,7 +266,7 @@ class Agent:
         job.keeper_ended()
         self._roster.touched.add(job)
         if not jobfiles.has(job.directory, EXIT):
-            self._sweep_at = 0.0  # it was killed, and could not take its control group away
+            self._house.sweep_now()  # it was killed, and could not take its control group away
 
     # Jobs
 
@@ -293,6 +284,10 @@ class Agent:
         self._roster.add(job)
         if not job.is_gone:
             self._listen(job.pidfd, lambda: self._heed_jobs_end(job))
+
+    def _living_tokens(self) -> list[str]:
+        keepers = [keeper.token for keeper in self._warm.all()]
+        return [*keepers, *(job.record.token for job in self._roster if not job.is_gone)]
 
     def _can_start(self) -> bool:
         return not self._stops and not self._leaves_now and self._warm.ready > 0
@@ -324,23 +319,6 @@ class Agent:
 
     def _listen(self, fd: int, heed: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, heed)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[int]:
-    """A descriptor from which the numbers of the signals that concern us can be read."""
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-    before = [signal.signal(number, lambda number, frame: None) for number in numbers]
-    previous = signal.set_wakeup_fd(writer)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(previous)
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-        os.close(reader)
-        os.close(writer)
 
 
 def _hierarchy(settings: WorkerSettings) -> Hierarchy | None:

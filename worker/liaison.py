@@ -138,14 +138,19 @@ class Liaison:
         holds = self._consumer.renew(job.claim for job in jobs)
         left = self._lease_seconds - (time.monotonic() - asked_at)
         for job in jobs:
-            hold = holds[job.job_id]
-            if hold is Hold.LOST:
-                log.warning("lease lost", job=job.job_id)
-                job.stop("lease_lost", is_urgent=True)
-            elif not job.is_gone:
-                jobfiles.write_lease(job.directory, left)
-                if hold is not Hold.HELD:
-                    job.stop("cancelled", is_urgent=hold is Hold.KILL)
+            try:
+                self._heed(job, holds[job.job_id], left)
+            except OSError as error:  # the keeper ends the job by itself when its lease does
+                log.error("host in trouble", job=job.job_id, why=f"cannot tell a keeper of its lease: {error}")
+
+    def _heed(self, job: RunningJob, hold: Hold, seconds_left: float) -> None:
+        if hold is Hold.LOST:
+            log.warning("lease lost", job=job.job_id)
+            job.stop("lease_lost", is_urgent=True)
+        elif not job.is_gone:
+            jobfiles.write_lease(job.directory, seconds_left)
+            if hold is not Hold.HELD:
+                job.stop("cancelled", is_urgent=hold is Hold.KILL)
 
     def _tell_discarded(self) -> None:
         if self._discarded:

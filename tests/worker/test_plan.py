@@ -1,0 +1,137 @@
+"""From a document to a container: Docker's rules for commands, the operator's rules for the host."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dayfly.jobs.demand import Capacity
+from dayfly.jobs.door import read_job
+from dayfly.jobs.errors import SpecError
+from dayfly.runtime.images.image import Image, ImageConfig
+from dayfly.worker.host import host_id
+from dayfly.worker.plan import Identity, Planner
+from dayfly.worker.settings import Allowed, WorkerSettings
+
+_MIB = 1 << 20
+_CONFIG = ImageConfig(
+    entrypoint=("/entry",), cmd=("serve",), env={"A": "image", "B": "image"}, workdir="/srv", user="web"
+)
+_IMAGE = Image(name="web", digest="sha256:0", layers=("/l/2", "/l/1"), config=_CONFIG)
+_PLAIN = Image(name="plain", digest="sha256:1", layers=("/l/1",))
+
+
+class FullHierarchy:
+    """A host that lacks nothing."""
+
+    version = 2
+    lacking: dict[str, str] = {}  # noqa: RUF012 - read only
+
+
+def _planner(tmp_path, hierarchy=None, **allow):
+    settings = WorkerSettings(home=tmp_path, url="unix:///x", name="w", allow=Allowed(**allow))
+    return Planner(settings, Capacity(1000, 512, 1024), hierarchy or FullHierarchy())
+
+
+def _plan(planner, image=_IMAGE, **document):
+    return planner.plan(read_job({"image": "web", **document}), image, Identity("J1", 2), None)
+
+
+@pytest.mark.parametrize(
+    ("document", "argv", "cwd"),
+    [
+        ({}, ("/entry", "serve"), "/srv"),
+        ({"command": ["run"]}, ("/entry", "run"), "/workspace"),
+        ({"entrypoint": ["/other"]}, ("/other",), "/srv"),
+        ({"entrypoint": [], "command": ["x", "y"]}, ("x", "y"), "/workspace"),
+        ({"command": ["run"], "workdir": "/tmp"}, ("/entry", "run"), "/tmp"),
+        ({"script": "make"}, ("/bin/sh", "-e", "-c", "PS4='$ '; set -x\nmake"), "/workspace"),
+    ],
+)
+def test_commands_follow_dockers_rules(tmp_path, document, argv, cwd):
+    """Entrypoint, command and script combine as with Docker; what the job brings starts in its workspace."""
+    process = _plan(_planner(tmp_path), **document).process
+    assert (process.argv, process.cwd) == (argv, cwd)
+
+
+def test_the_environment_is_what_image_and_document_name(tmp_path, monkeypatch):
+    """Nothing of the worker's own environment reaches a job; the document beats the image, Dayfly's names beat both."""
+    monkeypatch.setenv("SECRET", "worker's")
+    env = _plan(_planner(tmp_path), command=["x"], env={"B": "mine", "CI": "no", "DAYFLY_JOB_ID": "fake"}).process.env
+    assert env.pop("PATH").startswith("/usr/local/sbin:")
+    assert env == {
+        "A": "image",
+        "B": "mine",
+        "CI": "no",
+        "DAYFLY_JOB_ID": "J1",
+        "DAYFLY_ATTEMPT": "2",
+        "DAYFLY_WORKSPACE": "/workspace",
+    }
+
+
+def test_what_a_job_does_not_state_is_its_share(tmp_path):
+    """Limits that are not stated are one slot's share and the operator's defaults; stated ones stand."""
+    shape = _plan(_planner(tmp_path), command=["x"]).shape
+    assert (shape.disk_bytes, shape.shm_bytes, shape.network) == (1024 * _MIB, 64 * _MIB, "none")
+    assert (shape.quotas.cpus, shape.quotas.memory_bytes, shape.quotas.pids) == (1.0, 512 * _MIB, 2048)
+    stated = _plan(_planner(tmp_path), command=["x"], limits={"cpus": 0.5, "memory": "64M", "disk": "1G", "pids": 9})
+    assert (stated.shape.quotas.cpus, stated.shape.quotas.memory_bytes) == (0.5, 64 * _MIB)
+    assert (stated.shape.disk_bytes, stated.shape.quotas.pids) == (1 << 30, 9)
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ({"command": ["x"], "network": "host"}, "network"),
+        ({"command": ["x"], "mounts": ["/etc:/mnt"]}, r"mounts\[0\].source"),
+        ({"command": ["x"], "mounts": ["/no/such/path:/mnt"]}, r"mounts\[0\].source"),
+        ({"command": ["x"], "limits": {"io": [{"device": "/dev/null", "read_bps": 1}]}}, r"limits.io\[0\].device"),
+        ({"command": ["x"], "dir": {"path": "/", "host": "elsewhere", "device": 1, "inode": 1}}, "dir"),
+        ({"command": ["x"], "dir": {"bundle": "sha256:" + "0" * 64}}, "dir"),
+        ({"script": "#" * 140_000}, "script"),
+    ],
+)
+def test_what_the_operator_or_the_host_refuses_is_named_by_its_field(tmp_path, document, field):
+    """A worker never runs a job with less than it asked for; it says which field and why."""
+    with pytest.raises(SpecError, match=field):
+        _plan(_planner(tmp_path), **document)
+
+
+def test_an_image_without_a_command_needs_one_from_the_document(tmp_path):
+    """Nothing to run is the document's fault, not an empty exec."""
+    with pytest.raises(SpecError, match="command"):
+        _plan(_planner(tmp_path), _PLAIN)
+
+
+def test_a_limit_that_this_host_cannot_enforce_is_refused_when_it_is_stated(tmp_path):
+    """A stated limit is enforced or refused; a share that cannot be enforced is left out."""
+
+    class Lacking(FullHierarchy):
+        lacking = {"memory": "no memory controller"}  # noqa: RUF012 - read only
+
+    planner = _planner(tmp_path, Lacking())
+    assert _plan(planner, command=["x"]).shape.quotas.memory_bytes is None
+    with pytest.raises(SpecError, match=r"limits\.memory.*no memory controller"):
+        _plan(planner, command=["x"], limits={"memory": "64M"})
+
+
+def test_a_mount_is_allowed_by_where_it_really_lies(tmp_path):
+    """A link in an allowed directory does not lead out of it; what is allowed is handed on without links."""
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (allowed / "inside").mkdir()
+    (allowed / "link").symlink_to("inside")
+    (allowed / "out").symlink_to("/etc")
+    planner = _planner(tmp_path, mounts=(allowed,))
+    (mount,) = _plan(planner, command=["x"], mounts=[f"{allowed}/link:/mnt:rw"]).mounts
+    assert (Path(mount.source), mount.target, mount.writable) == (allowed / "inside", "/mnt", True)
+    with pytest.raises(SpecError, match="/etc"):
+        _plan(planner, command=["x"], mounts=[f"{allowed}/out:/mnt"])
+
+
+def test_a_live_directory_keeps_device_and_inode(tmp_path):
+    """The keeper can check that it is still the directory that was meant."""
+    facts = os.stat(tmp_path)
+    directory = {"path": str(tmp_path), "host": host_id(), "device": facts.st_dev, "inode": facts.st_ino}
+    workspace = _plan(_planner(tmp_path, dirs=None), command=["x"], dir=directory).workspace
+    assert (workspace.source, workspace.device, workspace.inode) == (str(tmp_path), facts.st_dev, facts.st_ino)

@@ -1,0 +1,56 @@
+"""What an agent does on a timer for its host: sweep, and let the store expire."""
+
+import threading
+import time
+from collections.abc import Callable, Collection
+
+import structlog
+
+from dayfly.jobs.errors import HostError
+from dayfly.worker.store import FileStore
+from dayfly.worker.sweeper import Sweeper
+
+_SWEEP_SECONDS = 60.0
+_SWEEP_SOON_SECONDS = 1.0
+_EXPIRE_SECONDS = 3600.0
+
+log = structlog.get_logger()
+
+
+class Housekeeping:
+    """`living` tells the tokens of the keepers that the agent follows."""
+
+    def __init__(self, sweeper: Sweeper, store: FileStore, living: Callable[[], Collection[str]]) -> None:
+        self.due_at = 0.0
+        self._sweeper = sweeper
+        self._store = store
+        self._living = living
+        self._expire_at = 0.0
+
+    def keep(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        if now >= self.due_at:
+            self.due_at = now + _SWEEP_SECONDS
+            self.sweep()
+        if now >= self._expire_at:
+            self._expire_at = now + _EXPIRE_SECONDS
+            # A store may hold a million files: not in the loop that renews leases.
+            threading.Thread(target=self._store.expire, name="dayfly-expire", daemon=True).start()
+
+    def sweep_now(self) -> None:
+        """Something was killed that could not tidy up after itself."""
+        self.due_at = 0.0
+
+    def sweep_soon(self) -> None:
+        """Something may be left."""
+        self.due_at = min(self.due_at, time.monotonic() + _SWEEP_SOON_SECONDS)
+
+    def sweep(self) -> None:
+        try:
+            swept = self._sweeper.sweep(self._living())
+        except (OSError, HostError) as error:
+            log.error("cannot sweep", why=str(error))
+            return
+        if swept:
+            log.info("swept", things=swept)
