@@ -54,8 +54,10 @@ def _mount(source: str, target: str, kind: str, options: str = "defaults") -> No
 def _cover(target: str, source: str, kind: str) -> None:
     """Make `target` writable, but keep the clone and the interpreter visible where they lie below it."""
     _mount(source, "/mnt", kind)
-    for kept in {os.environ["GUEST_CLONE"], sys.prefix, sys.base_prefix}:
-        if kept.startswith(target + "/"):
+    kept_below = {os.environ["GUEST_CLONE"], sys.prefix, sys.base_prefix}
+    for kept in kept_below:
+        is_within_another = any(kept.startswith(f"{other}/") for other in kept_below)
+        if kept.startswith(f"{target}/") and not is_within_another:
             os.makedirs("/mnt" + kept[len(target) :])
             subprocess.run(["mount", "--bind", kept, "/mnt" + kept[len(target) :]], check=True)
     subprocess.run(["mount", "--move", "/mnt", target], check=True)
