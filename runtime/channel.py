@@ -1,7 +1,7 @@
 """The conversation between a keeper and its init: two pipes, five messages.
 
     keeper                                   init (PID 1)
-       │      ◄──────────── READY ──────────────┤  the root is built; it waits, knowing nothing of a job
+       │      ◄──────────── READY (notes) ──────┤  the root is built; it waits, knowing nothing of a job
        ├────────────────── START (plan) ───────►│  mounts, pivot, identity, spawn
        │      ◄──────────── SPAWNED (notes) ────┤  the command has been executed
        │      ◄──────────── EXITED (status) ────┤  the command's end, and whether anything else still lives

@@ -51,8 +51,7 @@ class NotExecutableError(Exception):
 def run(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> NoReturn:
     """The whole life of PID 1. Tells the keeper of any fault and leaves by `os._exit`."""
     try:
-        _prepare(stage, own, channel, output)
-        channel.send(Message.READY)
+        channel.send(Message.READY, notes=_prepare(stage, own, channel, output))
         start = channel.receive()
         if start is not None:
             _live(own, channel, output, ContainerPlan.from_json(start[1]["plan"]), start[1]["stop_signal"])
@@ -70,8 +69,9 @@ def _fault(error: HostError) -> dict[str, Any]:
     return {name: getattr(error, name) for name in ("step", "path", "errno", "remedy", "reason")}
 
 
-def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> None:
-    """All that does not depend on the job."""
+def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> list[str]:
+    """All that does not depend on the job. Returns what its result should say of it."""
+    notes: list[str] = []
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     own.cgroup.join_self()
     _close_all_but(channel.read_fd, channel.write_fd, own.disk_fd, *output, *own.namespaces.fds.values())
@@ -79,12 +79,13 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     os.chdir(stage)
     os.umask(0)
     capabilities.make_files_as(own.first_id)
-    perform(tree_operations(own.shape, own.disk_fd, own.namespaces.user))
+    perform(tree_operations(own.shape, own.disk_fd, own.namespaces.user, notes))
     own.namespaces.enter("net", "ipc", "uts")
     if own.shape.network == "none":
         loopback_up()
     perform(kernel_operations(own.shape, own.first_id, own.has_cgroup2))
     _limit_resources()
+    return notes
 
 
 def _live(own: Birthright, channel: Channel, output: tuple[int, int], plan: ContainerPlan, stop_signal: int) -> None:

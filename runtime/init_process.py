@@ -80,7 +80,8 @@ class InitProcess:
 
     def await_ready(self) -> None:
         """Wait until the root is built. Raises `HostError`."""
-        self._receive()
+        _, fields = self._receive()
+        self.notes = tuple(fields["notes"])
 
     def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
         """Run the plan's command; None when it has been executed. Raises `HostError`."""
@@ -88,7 +89,7 @@ class InitProcess:
         message, fields = self._receive()
         if message is Message.REFUSED:
             return Refusal(fields["errno"], fields["reason"])
-        self.notes = tuple(fields["notes"])
+        self.notes += tuple(fields["notes"])
         return None
 
     def end(self) -> End:

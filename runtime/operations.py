@@ -4,6 +4,7 @@ A container's set-up is a list of them, so that `dayfly run --debug` prints the 
 Relative paths are below the stage (see `rootfs.py`), the directory that init stands in until it pivots.
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -70,11 +71,16 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class MapTree:
-    """Show a host tree at `target` with its owners mapped into the job's range, read-only."""
+    """Show a host tree at `target` with its owners mapped into the job's range, read-only.
+
+    Where its file system has no mapped mounts (overlayfs, NFS; kernels before 5.19 below an overlay: EINVAL) its files
+    belong to nobody: the job reads what everybody may read, and cannot change it. A note says so.
+    """
 
     source: str
     target: str
     user_namespace: int
+    notes: list[str]
 
     def describe(self) -> str:
         return f"map the owners of {self.source} into the job's id range"
@@ -82,11 +88,23 @@ class MapTree:
     def apply(self) -> None:
         tree = sys.open_tree(sys.AT_FDCWD, self.source, sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC)
         try:
-            attributes = sys.MOUNT_ATTR_IDMAP | sys.MOUNT_ATTR_RDONLY
-            sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, attributes, userns_fd=self.user_namespace)
+            self._map(tree)
             sys.move_mount(tree, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
         finally:
             os.close(tree)
+
+    def _map(self, tree: int) -> None:
+        attributes = sys.MOUNT_ATTR_IDMAP | sys.MOUNT_ATTR_RDONLY
+        try:
+            sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, attributes, userns_fd=self.user_namespace)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, sys.MOUNT_ATTR_RDONLY)
+            self.notes.append(
+                f"{self.source} belongs to nobody in the job and cannot be changed: "
+                "its file system cannot be mounted with mapped owners"
+            )
 
 
 @dataclass(frozen=True, slots=True)

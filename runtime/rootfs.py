@@ -87,16 +87,19 @@ def layout(host_trees: tuple[str, ...]) -> tuple[Directory, ...]:
     return (*(Directory(name) for name in [*plain, *points, *trees]), Directory("root/upper/tmp", 0o1777))
 
 
-def tree_operations(shape: Shape, disk_fd: int, user_namespace: int) -> list[Operation]:
-    """Build the root: disk, layers, overlays. To be applied in the stage by a host-root process."""
+def tree_operations(shape: Shape, disk_fd: int, user_namespace: int, notes: list[str]) -> list[Operation]:
+    """Build the root: disk, layers, overlays. To be applied in the stage by a host-root process.
+
+    What the job's result should say is added to `notes`.
+    """
     layers = tuple(f"l{index}" for index in range(len(shape.image_layers)))
     operations: list[Operation] = [Detach(), Attach(disk_fd, "disk")]
     operations += [
-        MapTree(source, point, user_namespace) for source, point in zip(shape.image_layers, layers, strict=True)
+        MapTree(source, point, user_namespace, notes) for source, point in zip(shape.image_layers, layers, strict=True)
     ]
     operations.append(Overlay(layers, "disk/root/upper", "disk/root/work", "root"))
     for index, tree in enumerate(shape.host_trees):
-        operations.append(MapTree(tree, f"t{index}", user_namespace))
+        operations.append(MapTree(tree, f"t{index}", user_namespace, notes))
         upper, work = f"disk/trees/{index}/upper", f"disk/trees/{index}/work"
         operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}"))
     operations.append(Bind("disk/workspace/upper", "root/workspace"))
