@@ -142,6 +142,8 @@ class Agent:
         else:
             self._backoff.reset()
             self._silent_since = None
+        # What starting jobs has written into watched directories is ours: read it now, not in a turn of its own.
+        self._heed_changes()
 
     def _discard_gone(self) -> None:
         """Forget jobs whose end is settled and whose keeper is dead."""
