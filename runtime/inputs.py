@@ -18,6 +18,7 @@ from dayfly.runtime.shape import ContainerPlan, Workspace
 from dayfly.runtime.shape import Mount as MountRequest
 
 _NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing of the host's network
+_NOT_MAPPED = "its file system cannot be mounted with mapped owners"
 _WORKSPACE = Overlay(("dir",), "disk/workspace/upper", "disk/workspace/work", "root/workspace")
 
 
@@ -30,7 +31,7 @@ def input_operations(
         operations.append(GiveWorkspace(plan.workspace, first_id, uid, namespaces, notes))
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
     requests = [*(MountRequest(source=path, target=path) for path in names if os.path.exists(path)), *plan.mounts]
-    operations += [GiveMount(request, first_id, uid, namespaces) for request in requests]
+    operations += [GiveMount(request, first_id, uid, namespaces, notes) for request in requests]
     return operations
 
 
@@ -91,19 +92,23 @@ class GiveWorkspace:
         finally:
             os.close(source)
         self.notes.append(
-            f"the directory {self.workspace.source} was copied: its file system cannot be mounted with mapped owners"
+            f"the directory {self.workspace.source} was copied: {_NOT_MAPPED}"
             + (f"; {unread} files could not be read" if unread else "")
         )
 
 
 @dataclass(frozen=True, slots=True)
 class GiveMount:
-    """Show a host path that the operator allows at its target in the container."""
+    """Show a host path that the operator allows at its target in the container.
+
+    Where the owners cannot be mapped the job has what everybody has, and a note says so.
+    """
 
     request: MountRequest
     first_id: int
     uid: int
     namespaces: Namespaces
+    notes: list[str]
 
     def describe(self) -> str:
         return f"mount {self.request.source} at {self.request.target}"
@@ -119,9 +124,8 @@ class GiveMount:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            reason = "its file system cannot be mounted with mapped owners (overlayfs and NFS cannot)"
-            remedy = "mount a directory on ext4, xfs, btrfs or tmpfs"
-            raise HostError(self.describe(), errno=error.errno, reason=reason, remedy=remedy) from error
+            attach(source, target, attributes)
+            self.notes.append(f"{self.request.target} belongs to nobody in the job: {_NOT_MAPPED}")
         finally:
             os.close(source)
             os.close(target)
@@ -137,20 +141,25 @@ def attach_mapped(
     owner = os.fstat(source).st_uid
     is_plain = owner == 0 and uid == 0
     mapped = namespaces if is_plain else Namespaces.mapping(owner, first_id + uid, proc="root/proc")
-    tree = syscalls.open_tree(source, "", syscalls.AT_EMPTY_PATH | syscalls.OPEN_TREE_CLONE | os.O_CLOEXEC)
     try:
-        flags = attributes | syscalls.MOUNT_ATTR_IDMAP
-        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, flags, userns_fd=mapped.user)
-        place, path, flag = (
-            (target, "", syscalls.MOVE_MOUNT_T_EMPTY_PATH)
-            if isinstance(target, int)
-            else (syscalls.AT_FDCWD, target, 0)
-        )
-        syscalls.move_mount(tree, "", place, path, syscalls.MOVE_MOUNT_F_EMPTY_PATH | flag)
+        attach(source, target, attributes | syscalls.MOUNT_ATTR_IDMAP, mapped.user)
     finally:
-        os.close(tree)
         if not is_plain:
             mapped.close()
+
+
+def attach(source: int, target: str | int, attributes: int, user_namespace: int = 0) -> None:
+    """Attach a copy of the mount at `source` with `attributes` at a path or an O_PATH descriptor."""
+    tree = syscalls.open_tree(source, "", syscalls.AT_EMPTY_PATH | syscalls.OPEN_TREE_CLONE | os.O_CLOEXEC)
+    try:
+        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, attributes, userns_fd=user_namespace)
+        if isinstance(target, int):
+            flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
+            syscalls.move_mount(tree, "", target, "", flags)
+        else:
+            syscalls.move_mount(tree, "", syscalls.AT_FDCWD, target, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)
 
 
 def open_target(target: str, is_directory: bool) -> int:

@@ -51,7 +51,8 @@ def test_job_inherits_no_descriptor(run: Run, tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(fd, True)
     try:
-        assert run("sh", "-c", "sleep 60 & ls /proc/$!/fd").stdout.split() == ["0", "1", "2"]
+        look = "import os\nfor fd in range(1024):\n try: print(os.fstat(fd) and fd)\n except OSError: pass"
+        assert run("python3", "-c", look).stdout.split() == ["0", "1", "2"]
     finally:
         os.close(fd)
 
@@ -176,7 +177,7 @@ def test_directory_that_cannot_be_mapped_is_copied(run: Run, tmp_path: Path) -> 
     finally:
         syscalls.umount2(source)
     assert ran.stdout == "sub\ncontent7\n"
-    assert "was copied" in ran.container.init.notes[0]
+    assert any("was copied" in note for note in ran.container.init.notes)
     assert (tmp_path / "lower" / "sub" / "file").read_text() == "content"
 
 
