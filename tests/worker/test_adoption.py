@@ -18,6 +18,7 @@ _LINES = 40
 _SCRIPT = f"""\
 echo start $DAYFLY_ATTEMPT >> /marks/$DAYFLY_JOB_ID
 for n in $(seq {_LINES}); do echo line $n; sleep 0.02; done
+while [ -e /marks/hold ]; do sleep 0.02; done
 echo $DAYFLY_JOB_ID > result
 """
 
@@ -83,6 +84,7 @@ def test_sigkill_at_random_moments_loses_no_job_and_runs_none_twice(worker, queu
 
 def test_the_same_keeper_goes_on_under_the_next_agent(worker, queue, marks, tmp_path):
     """A job that runs as its agent is killed keeps its keeper: the next agent adopts it and does not start another."""
+    (marks / "hold").touch()
     worker.start()
     job_id = _submit(queue, marks, 1)[0]
     queue.await_state(job_id, "running")
@@ -93,16 +95,19 @@ def test_the_same_keeper_goes_on_under_the_next_agent(worker, queue, marks, tmp_
     worker.await_event("job adopted")
     (adopted,) = [event for event in worker.events() if event["event"] == "job adopted"]
     assert (adopted["job"], adopted["keeper"], adopted["is_over"]) == (job_id, keeper, False)
+    (marks / "hold").unlink()
     _check(worker, queue, job_id, marks, tmp_path / "out")
 
 
 def test_a_job_that_ended_while_no_agent_was_there_is_reported_by_the_next(worker, queue, marks, tmp_path):
     """exit.json waits in the job's directory until somebody tells the queue."""
+    (marks / "hold").touch()
     worker.start()
     job_id = _submit(queue, marks, 1)[0]
     queue.await_state(job_id, "running")
     _, pidfd = joblock.follow(str(worker.home / "jobs" / job_id))
     worker.kill()
+    (marks / "hold").unlink()
     _await_end(pidfd)
     assert (worker.home / "jobs" / job_id / "exit.json").exists()
     worker.start()
@@ -111,13 +116,18 @@ def test_a_job_that_ended_while_no_agent_was_there_is_reported_by_the_next(worke
 
 def test_an_upgrade_under_load_leaves_the_jobs_running(worker, queue, marks, tmp_path):
     """SIGQUIT makes the agent leave at once with exit code 0; the next one adopts all of its jobs."""
+    (marks / "hold").touch()
     worker.start()
     ids = _submit(queue, marks, 2)
     for job_id in ids:
         queue.await_state(job_id, "running")
+    keepers = {worker.keeper_of(job_id) for job_id in ids}
     worker.tell(signal.SIGQUIT)
     assert worker.wait() == 0
     worker.start()
+    worker.await_event("job adopted", count=2)
+    assert {event["keeper"] for event in worker.events() if event["event"] == "job adopted"} == keepers
+    (marks / "hold").unlink()
     for job_id in ids:
         _check(worker, queue, job_id, marks, tmp_path / "out")
 
