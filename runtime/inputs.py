@@ -30,7 +30,8 @@ def input_operations(
     if plan.workspace is not None:
         operations.append(GiveWorkspace(plan.workspace, first_id, uid, namespaces, notes))
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
-    requests = [*(MountRequest(source=path, target=path) for path in names if os.path.exists(path)), *plan.mounts]
+    lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
+    requests = [*lookups, *plan.mounts]
     operations += [GiveMount(request, first_id, uid, namespaces, notes) for request in requests]
     return operations
 
@@ -53,7 +54,7 @@ class GiveWorkspace:
         return f"give the directory {self.workspace.source} to the job"
 
     def apply(self) -> None:
-        fd = os.open(self.workspace.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = _open_source(self.workspace.source)
         try:
             self._check(os.fstat(fd))
             attach_mapped(fd, "dir", self.first_id, self.uid, self.namespaces, syscalls.MOUNT_ATTR_RDONLY)
@@ -114,7 +115,7 @@ class GiveMount:
         return f"mount {self.request.source} at {self.request.target}"
 
     def apply(self) -> None:
-        source = os.open(self.request.source, os.O_PATH | os.O_CLOEXEC)
+        source = _open_source(self.request.source)
         is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
         target = open_target(self.request.target, is_directory)
         try:
@@ -129,6 +130,11 @@ class GiveMount:
         finally:
             os.close(source)
             os.close(target)
+
+
+def _open_source(path: str) -> int:
+    """The agent has resolved the path and allowed what it found: a link put there since is not followed."""
+    return syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS)
 
 
 def attach_mapped(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
 from dayfly.runtime.container import Host
 from dayfly.runtime.shape import Mount, Workspace
@@ -193,6 +194,17 @@ def test_mount_is_read_only_unless_asked(run: Run, tmp_path: Path) -> None:
     writable = Mount(source=str(source), target="/data/here", writable=True)
     assert run("touch", "/data/here/out", mounts=(writable,)).exit_code == 0
     assert (source / "out").stat().st_uid == 0
+
+
+def test_link_put_in_place_of_a_source_is_not_followed(run: Run, tmp_path: Path) -> None:
+    """What was allowed when the job was planned cannot be swapped for a link to something else."""
+    (tmp_path / "link").symlink_to("/etc")
+    for fields in (
+        {"mounts": (Mount(source=str(tmp_path / "link"), target="/data"),)},
+        {"workspace": Workspace(source=str(tmp_path / "link"))},
+    ):
+        with pytest.raises(HostError, match="Too many levels of symbolic links"):
+            run("ls", **fields)
 
 
 def test_no_process_survives_the_command(run: Run) -> None:
