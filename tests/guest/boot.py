@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,7 @@ def _mount_everything() -> None:
     _mount("tmpfs", "/dev/shm", "tmpfs")
     Path("/sys/fs/cgroup/cgroup.subtree_control").write_text(_CONTROLLERS)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=False)
+    socket.sethostname("guest")
 
 
 def _mount(source: str, target: str, kind: str, options: str = "defaults") -> None:

@@ -53,7 +53,7 @@ def test_a_result_tells_the_whole_story(worker, queue, tmp_path):
     moments = [times.queued_at, times.claimed_at, times.started_at, times.finished_at, times.collected_at]
     assert moments == sorted(moments)
     assert [attempt.number for attempt in result.attempts] == [1]
-    assert result.warnings == ("artifact pattern 'nothing-like-this' matches no file",)
+    assert "artifact pattern 'nothing-like-this' matches no file" in result.warnings
     written = deliver(worker.store, result.artifacts, tmp_path / "out")
     assert [path.read_bytes() for path in written] == [b"\0\1binary"]
     whole = b"".join(frame.payload for frame in worker.store.read_log(job_id) if frame.stream == 1)
