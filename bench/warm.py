@@ -71,6 +71,8 @@ class WarmContainers(AbstractContextManager["WarmContainers"]):
                 os.close(fd)
             return {
                 f"{name}: go to exit seen": (seen - go) * 1000,
+                f"{name}: prepare, ahead of need": (ready - begin) * 1000,
+                f"{name}: clean-up, after the exit": (gone - seen) * 1000,
                 f"{name}: all work": (ready - begin + gone - go) * 1000,
             }
 
