@@ -86,7 +86,8 @@ def _run_tests(arguments: list[str]) -> int:
     while True:
         pid, status = os.wait()
         if pid == tests:
-            return os.waitstatus_to_exitcode(status)
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
 
 
 main()
