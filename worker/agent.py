@@ -76,7 +76,7 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._images = ImageStore(settings.home)
         self._store = FileStore(settings.store)
-        hierarchy = _hierarchy(settings)
+        self._hierarchy = hierarchy = _hierarchy(settings)
         self._house = Housekeeping(Sweeper(places, hierarchy), self._store, self._living_tokens)
         self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
         self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots + 1)
@@ -100,6 +100,8 @@ class Agent:
         self._warm.close(within_seconds=_KEEPERS_LEAVE_SECONDS)
         self._launcher.close()
         self._house.sweep()
+        if self._hierarchy is not None and not len(self._roster):
+            self._hierarchy.leave()
         for job in self._roster:
             job.close()
         self._watches.close()

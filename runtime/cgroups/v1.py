@@ -69,6 +69,12 @@ class Hierarchy:
         present = {name: path for name, path in directories.items() if os.path.isdir(path)}
         return Cgroup(present, f"/{self.name}/{token}").discard(within_seconds)
 
+    def leave(self) -> None:
+        """Take our own directories away, as far as no group is left in them."""
+        for parent in dict.fromkeys(self._parents.values()):
+            with suppress(OSError):  # a job goes on in it, or it is gone
+                os.rmdir(parent)
+
     def _find_lacking(self) -> dict[str, str]:
         lacking = {
             name: f"no cgroup mount has the controller {name}" for name in CONTROLLERS if name not in self._parents

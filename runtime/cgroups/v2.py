@@ -64,6 +64,11 @@ class Hierarchy:
             return True
         return Cgroup(directory, f"/{self.name}/{token}").discard(within_seconds)
 
+    def leave(self) -> None:
+        """Take our own directory away, if no group is left in it."""
+        with suppress(OSError):  # a job goes on in it, or it is gone
+            os.rmdir(self.directory)
+
     def _hand_on(self) -> None:
         fd = os.open(self.directory, _DIRECTORY)
         try:

@@ -110,7 +110,7 @@ class Host:
         """Jobs, keepers and rubbish in the home, and control groups of this home."""
         paths = [path for name in ("jobs", "keepers", "trash") for path in (self.home / name).glob("*")]
         left = [str(path) for path in paths if path.name != "layers"]
-        return left + [group for top in self.control_groups() for group in glob.glob(f"{top}/*/")]
+        return left + self.control_groups()
 
     def control_groups(self) -> list[str]:
         """This home's directory in each hierarchy of control groups."""
@@ -135,8 +135,6 @@ def host(home: Path, valkey: str, nothing_left: None, tmp_path: Path, lacks: Any
         host.client.close()
     _await_keepers(home)
     assert not host.leftovers()
-    for group in host.control_groups():
-        os.rmdir(group)
 
 
 def _await_keepers(home: Path) -> None:

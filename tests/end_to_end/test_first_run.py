@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import select
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dayfly.worker.settings import WorkerSettings
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
@@ -28,6 +31,8 @@ def environment(home: Path, nothing_left: None, tmp_path: Path, lacks: Any) -> I
     yield environment
     subprocess.run([*_DAYFLY, "down", "--now"], env=environment, check=True, timeout=60, capture_output=True)
     assert not [path for name in ("jobs", "trash") for path in (home / name).glob("*")]
+    tag = WorkerSettings(home, "", "").cgroup_tag
+    assert not glob.glob(f"/sys/fs/cgroup/**/dayfly-{tag}", recursive=True)
 
 
 def test_a_pipeline_around_the_first_run_ends_by_itself(environment: dict[str, str], tmp_path: Path) -> None:
