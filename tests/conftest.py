@@ -91,11 +91,12 @@ def nothing_left(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """The test leaves no process, mount, cgroup, loop device and network link that was not there before it.
 
     The test process becomes the reaper of orphans, so that whatever daemonises below it is found here and not
-    below PID 1. Outside CI other runs may share the machine: there only what names this run's directories counts.
+    below PID 1. Other runs may share the machine: of mounts, cgroups and loop devices only those count that name this
+    run's directories, where each of ours has its home.
     """
     # prctl(2): not in the standard library.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    mark = None if _IN_CI else str(tmp_path_factory.getbasetemp())
+    mark = str(tmp_path_factory.getbasetemp())
     before = _Leftovers.look(mark, tmp_path)
     yield
     _reap_orphans(before.processes)
@@ -112,16 +113,13 @@ class _Leftovers:
     links: frozenset[str]
 
     @classmethod
-    def look(cls, mark: str | None, tmp_path: Path) -> _Leftovers:
-        def is_ours(text: str) -> bool:
-            return mark is None or mark in text
-
+    def look(cls, mark: str, tmp_path: Path) -> _Leftovers:
         return cls(
             processes=frozenset(_descendants(os.getpid())),
             # Without the mount's id, which differs when another mount comes and goes.
-            mounts=frozenset(line.split(" ", 2)[2] for line in _lines("/proc/self/mountinfo") if is_ours(line)),
-            cgroups=frozenset(_cgroups(None if mark is None else tmp_path)),
-            loops=frozenset(loop for loop in _loops() if is_ours(loop)),
+            mounts=frozenset(line.split(" ", 2)[2] for line in _lines("/proc/self/mountinfo") if mark in line),
+            cgroups=frozenset(_cgroups(tmp_path)),
+            loops=frozenset(loop for loop in _loops() if mark in loop),
             links=frozenset(os.listdir("/sys/class/net")),
         )
 
@@ -172,18 +170,16 @@ def _zombies_of(parent: int) -> Iterator[int]:
                 yield pid
 
 
-def _cgroups(tmp_path: Path | None) -> Iterator[str]:
-    """Our control groups; with `tmp_path`, only those of a DAYFLY_HOME that lies there."""
-    names = None
-    if tmp_path is not None:
-        homes = [tmp_path, *(each for each in tmp_path.glob("*") if each.is_dir())]
-        names = {f"dayfly-{hashlib.sha256(str(each).encode()).hexdigest()[:8]}" for each in homes}
+def _cgroups(tmp_path: Path) -> Iterator[str]:
+    """The control groups of a DAYFLY_HOME that lies in `tmp_path`."""
+    homes = [tmp_path, *(each for each in tmp_path.glob("*") if each.is_dir())]
+    names = {f"dayfly-{hashlib.sha256(str(each).encode()).hexdigest()[:8]}" for each in homes}
     for parent, directories, _ in os.walk("/sys/fs/cgroup"):
         for name in directories:
             path = os.path.join(parent, name)
             top = next((part for part in path.split("/") if part.startswith("dayfly-")), None)
             # The home's own directory may stay; what must go is a job's, below it.
-            if top and name != top and (names is None or top in names):
+            if top and name != top and top in names:
                 yield path
 
 
