@@ -121,20 +121,23 @@ def test_wrong_document_is_refused_with_its_path(client: dayfly.Client) -> None:
 def test_interrupted_run_cancels_its_job(client: dayfly.Client, dayfly_cli: Command) -> None:
     """Ctrl-C in the middle of `dayfly.run` cancels the job before the exception goes on."""
     program = "import dayfly\ndayfly.run(command=['sleep', '60'], name='interrupted')"
-    running = subprocess.Popen([sys.executable, "-c", program], env=dayfly_cli.environment, stderr=subprocess.PIPE)
-    job = _await_named(client, "interrupted")
-    running.send_signal(signal.SIGINT)
-    assert job.wait(30).outcome is dayfly.Outcome.CANCELLED
-    assert b"KeyboardInterrupt" in running.communicate(timeout=20)[1]
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env=dayfly_cli.environment, stderr=subprocess.PIPE) as running:
+        # Not before it runs: until submit has returned its id nobody can cancel it, and its lease ends it instead.
+        job = _await_running(client, "interrupted")
+        running.send_signal(signal.SIGINT)
+        assert job.wait(30).outcome is dayfly.Outcome.CANCELLED
+        assert b"KeyboardInterrupt" in running.communicate(timeout=20)[1]
 
 
-def _await_named(client: dayfly.Client, name: str) -> dayfly.Job:
-    """The job that another process is about to submit."""
+def _await_running(client: dayfly.Client, name: str) -> dayfly.Job:
+    """The job that another process is about to submit, once it runs."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for record in client.records.ls(name=name):
-            return client.job(record.id)
-    raise AssertionError(f"no job {name}")
+            if record.state is dayfly.State.RUNNING:
+                return client.job(record.id)
+    raise AssertionError(f"no job {name} runs")
 
 
 def test_unreachable_redis_is_named() -> None:
