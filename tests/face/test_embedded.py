@@ -110,7 +110,8 @@ def test_ten_starters_start_one_stack(stack: Stack) -> None:
     program = (
         "import sys\nfrom dayfly.embedded import Stack\nfrom dayfly.home import home\n"
         "sys.stdin.read()\nstack = Stack(home())\nstack.ensure()\n"
-        "print(stack.is_up(), *((stack.run / f'{each}.lock').read_text().strip() or '-' for each in ('valkey', 'worker')))"
+        "locks = (stack.run / f'{each}.lock' for each in ('valkey', 'worker'))\n"
+        "print(stack.is_up(), *(lock.read_text().strip() or '-' for lock in locks))"
     )
     gate_read, gate_write = os.pipe()
     starters = [
