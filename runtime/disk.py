@@ -107,7 +107,6 @@ class Disk:
 
         Every access fails from now on; do it when the job is dead and its artifacts are out.
         """
-        self._hush()
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.mount_fd)
         try:
             fcntl.ioctl(fd, _IOC_SHUTDOWN, struct.pack("=I", _NO_LOG_FLUSH))
@@ -129,11 +128,18 @@ class Disk:
             os.close(self.mount_fd)
             self.mount_fd = -1
 
-    def _hush(self) -> None:
-        """Or the kernel tells every console (KERN_ALERT) of each shutdown, and of the writes that it gave up."""
-        path = f"/sys/fs/ext4/{os.path.basename(self.device)}/msg_ratelimit_burst"
-        with suppress(OSError), open(path, "w") as file:  # sysfs may be read-only: then it is merely loud
-            file.write("0")
+
+def _hush(device: str) -> None:
+    """Or the kernel warns of writes that meet the end of the disk, and tells every console (KERN_ALERT) of each
+    shutdown and of the writes that it gave up. Errors are still told."""
+    for kind in ("msg", "warning"):
+        path = f"/sys/fs/ext4/{os.path.basename(device)}/{kind}_ratelimit_burst"
+        with suppress(OSError):  # sysfs may be read-only: then it is merely loud
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"0")
+            finally:
+                os.close(fd)
 
 
 def _mount(device: str) -> int:
@@ -146,6 +152,7 @@ def _mount(device: str) -> int:
         for option in _OPTIONS:
             syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_FLAG, option)
         syscalls.fsconfig(fd, syscalls.FSCONFIG_CMD_CREATE)
+        _hush(device)
         # Set-uid programs must work in the job; device nodes must not.
         return syscalls.fsmount(fd, attributes=syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOATIME)
     except OSError as error:
