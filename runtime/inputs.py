@@ -4,21 +4,22 @@ To be applied in the stage, before the pivot. Targets are resolved inside the co
 RESOLVE_IN_ROOT), where nothing runs yet. init makes files as the job's root by then (capabilities.make_files_as).
 """
 
-import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
 from dayfly.runtime.copytree import copy_tree
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Operation, Overlay
 from dayfly.runtime.shape import ContainerPlan, Workspace
 from dayfly.runtime.shape import Mount as MountRequest
 
 _NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing of the host's network
-_NOT_MAPPED = "its file system cannot be mounted with mapped owners"
 _WORKSPACE = Overlay(("dir",), "disk/workspace/upper", "disk/workspace/work", "root/workspace")
 
 
@@ -57,14 +58,13 @@ class GiveWorkspace:
         fd = _open_source(self.workspace.source)
         try:
             self._check(os.fstat(fd))
-            attach_mapped(fd, "dir", self.first_id, self.uid, self.namespaces, syscalls.MOUNT_ATTR_RDONLY)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self._copy(fd)
-        else:
-            self._hide_ignored()
-            _WORKSPACE.apply()
+            with _owner_mapping(fd, self.first_id, self.uid, self.namespaces) as mapping:
+                is_mapped = attach_mapped(fd, "dir", syscalls.MOUNT_ATTR_RDONLY, mapping)
+            if is_mapped:
+                self._hide_ignored()
+                _WORKSPACE.apply()
+            else:
+                self._copy(fd)
         finally:
             os.close(fd)
 
@@ -93,7 +93,7 @@ class GiveWorkspace:
         finally:
             os.close(source)
         self.notes.append(
-            f"the directory {self.workspace.source} was copied: {_NOT_MAPPED}"
+            f"the directory {self.workspace.source} was copied: {NOT_MAPPED}"
             + (f"; {unread} files could not be read" if unread else "")
         )
 
@@ -117,16 +117,15 @@ class GiveMount:
     def apply(self) -> None:
         source = _open_source(self.request.source)
         is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
-        target = open_target(self.request.target, is_directory)
+        target = _open_target(self.request.target, is_directory)
         try:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
-            attach_mapped(source, target, self.first_id, self.uid, self.namespaces, attributes)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            attach(source, target, attributes)
-            self.notes.append(f"{self.request.target} belongs to nobody in the job: {_NOT_MAPPED}")
+            with _owner_mapping(source, self.first_id, self.uid, self.namespaces) as mapping:
+                is_mapped = attach_mapped(source, target, attributes, mapping)
+            if not is_mapped:
+                attach_as_nobodys(source, target, attributes)
+                self.notes.append(f"{self.request.target} belongs to nobody in the job: {NOT_MAPPED}")
         finally:
             os.close(source)
             os.close(target)
@@ -137,38 +136,21 @@ def _open_source(path: str) -> int:
     return syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS)
 
 
-def attach_mapped(
-    source: int, target: str | int, first_id: int, uid: int, namespaces: Namespaces, attributes: int
-) -> None:
-    """Attach a copy of the mount at `source` with its owner seen as the job's user (mount_setattr(2), IDMAP).
-
-    Raises OSError, EINVAL where the file system does not allow mapped owners.
-    """
+@contextmanager
+def _owner_mapping(source: int, first_id: int, uid: int, namespaces: Namespaces) -> Iterator[int]:
+    """The user namespace through which the owner of `source` is the job's user."""
     owner = os.fstat(source).st_uid
-    is_plain = owner == 0 and uid == 0
-    mapped = namespaces if is_plain else Namespaces.mapping(owner, first_id + uid, proc="root/proc")
+    if owner == 0 and uid == 0:
+        yield namespaces.user
+        return
+    mapping = Namespaces.mapping(owner, first_id + uid, proc="root/proc")
     try:
-        attach(source, target, attributes | syscalls.MOUNT_ATTR_IDMAP, mapped.user)
+        yield mapping.user
     finally:
-        if not is_plain:
-            mapped.close()
+        mapping.close()
 
 
-def attach(source: int, target: str | int, attributes: int, user_namespace: int = 0) -> None:
-    """Attach a copy of the mount at `source` with `attributes` at a path or an O_PATH descriptor."""
-    tree = syscalls.open_tree(source, "", syscalls.AT_EMPTY_PATH | syscalls.OPEN_TREE_CLONE | os.O_CLOEXEC)
-    try:
-        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, attributes, userns_fd=user_namespace)
-        if isinstance(target, int):
-            flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
-            syscalls.move_mount(tree, "", target, "", flags)
-        else:
-            syscalls.move_mount(tree, "", syscalls.AT_FDCWD, target, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
-    finally:
-        os.close(tree)
-
-
-def open_target(target: str, is_directory: bool) -> int:
+def _open_target(target: str, is_directory: bool) -> int:
     """An O_PATH descriptor of `target` inside `root`, made when it is not there."""
     root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS

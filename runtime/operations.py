@@ -4,7 +4,6 @@ A container's set-up is a list of them, so that `dayfly run --debug` prints the 
 Relative paths are below the stage (see `rootfs.py`), the directory that init stands in until it pivots.
 """
 
-import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Protocol
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls as sys
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped
 
 
 class Operation(Protocol):
@@ -73,8 +73,7 @@ class Attach:
 class MapTree:
     """Show a host tree at `target` with its owners mapped into the job's range, read-only.
 
-    Where its file system has no mapped mounts (overlayfs, NFS; kernels before 5.19 below an overlay: EINVAL) its files
-    belong to nobody: the job reads what everybody may read, and cannot change it. A note says so.
+    Where they cannot be mapped the job reads what everybody may read, and cannot change it. A note says so.
     """
 
     source: str
@@ -86,25 +85,9 @@ class MapTree:
         return f"map the owners of {self.source} into the job's id range"
 
     def apply(self) -> None:
-        tree = sys.open_tree(sys.AT_FDCWD, self.source, sys.OPEN_TREE_CLONE | sys.OPEN_TREE_CLOEXEC)
-        try:
-            self._map(tree)
-            sys.move_mount(tree, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
-        finally:
-            os.close(tree)
-
-    def _map(self, tree: int) -> None:
-        attributes = sys.MOUNT_ATTR_IDMAP | sys.MOUNT_ATTR_RDONLY
-        try:
-            sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, attributes, userns_fd=self.user_namespace)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, sys.MOUNT_ATTR_RDONLY)
-            self.notes.append(
-                f"{self.source} belongs to nobody in the job and cannot be changed: "
-                "its file system cannot be mounted with mapped owners"
-            )
+        if not attach_mapped(self.source, self.target, sys.MOUNT_ATTR_RDONLY, self.user_namespace):
+            attach_as_nobodys(self.source, self.target, sys.MOUNT_ATTR_RDONLY)
+            self.notes.append(f"{self.source} belongs to nobody in the job and cannot be changed: {NOT_MAPPED}")
 
 
 @dataclass(frozen=True, slots=True)
