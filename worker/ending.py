@@ -10,8 +10,8 @@ from dataclasses import asdict
 
 from dayfly.runtime.container import Container
 from dayfly.runtime.init_process import End
-from dayfly.worker import artifacts
-from dayfly.worker.exit import Disk, LogSize, Oom, Pressure, Timings, Usage, Victim
+from dayfly.worker import artifacts, jobfiles
+from dayfly.worker.exit import Disk, LogSize, Oom, Timings, Usage
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import STDERR, STDOUT
 from dayfly.worker.record import Record
@@ -35,6 +35,7 @@ class Ending:
         """Gather everything and write it down; from then on the job has ended for the agent."""
         disk = self._disk()
         collected = self._collect(outcome)
+        usage = self._usage(disk, outcome.end)
         self._directory.write_exit(
             cause=outcome.cause,
             exit_code=outcome.end.exit_code,
@@ -42,11 +43,11 @@ class Ending:
             spawn_errno=outcome.spawn_errno,
             message=outcome.message,
             timings=self._timings(outcome),
-            usage=self._usage(disk, outcome.end),
+            usage=usage,
             samples=tuple(outcome.samples.rows),
-            oom=self._oom(),
+            oom=self._oom(usage),
             disk=disk,
-            pressure=self._pressure(),
+            pressure=self._container.pressure(),
             warnings=(*self._container.init.notes, *collected.warnings),
             artifacts=collected.artifacts,
             log=self._log_size(outcome),
@@ -81,17 +82,12 @@ class Ending:
         trees = enumerate(self._container.shape.host_trees)
         return {"workspace/upper": "/workspace", "root/upper": "", **{f"trees/{i}/upper": tree for i, tree in trees}}
 
-    def _oom(self) -> Oom | None:
+    def _oom(self, usage: Usage) -> Oom | None:
         reading = self._container.oom()
         if not reading.events:
             return None
-        victims = tuple(Victim(victim.name, victim.rss_bytes) for victim in reading.victims)
         limit = self._container.shape.quotas.memory_bytes
-        return Oom(reading.events, victims, limit, self._container.usage().memory_peak_bytes)
-
-    def _pressure(self) -> Pressure | None:
-        reading = self._container.pressure()
-        return None if reading is None else Pressure(reading.cpu_seconds, reading.memory_seconds, reading.io_seconds)
+        return Oom(reading.events, reading.victims, limit, usage.memory_peak_bytes)
 
     def _log_size(self, outcome: Outcome) -> LogSize:
         log = outcome.log
@@ -104,7 +100,7 @@ class Ending:
         if rules is None or is_ours or not rules.is_due(outcome.end.exit_code):
             return artifacts.Collected((), ())
         self._container.init.reap()
-        self._directory.mark("collecting")
+        self._directory.mark(jobfiles.COLLECTING)
         with ExitStack() as stack:
             trees = [self._tree(stack, disk.mount_fd, path, shown) for path, shown in self._shown_as().items()]
             try:

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from dayfly.runtime.cgroups.readings import Pressure, Victim
+
 VERSION = 1
 NAME = "exit.json"
 
@@ -43,12 +45,6 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Victim:
-    name: str
-    rss_bytes: int | None
-
-
-@dataclass(frozen=True)
 class Oom:
     events: int
     victims: tuple[Victim, ...]
@@ -62,13 +58,6 @@ class Disk:
     used_bytes: int | None
     limit_bytes: int | None
     biggest: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Pressure:
-    cpu_seconds: float | None = None
-    memory_seconds: float | None = None
-    io_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ import time
 from collections.abc import Iterable
 
 from dayfly.worker import exit as exits
+from dayfly.worker import joblock, logfile
 from dayfly.worker import record as records
 from dayfly.worker.exit import Exit
 from dayfly.worker.record import Record
 
 READY, RUNNING, COLLECTING = "ready", "running", "collecting"
-_LEASE, _STOP, _STDIN = "lease", "stop", "stdin"
-_KNOWN = ("lock", records.NAME, exits.NAME, READY, RUNNING, COLLECTING, _LEASE, _STOP, _STDIN, "log")
-_OTHERS = ("log.", *(f"{name}." for name in _KNOWN))
+LEASE, STOP, _STDIN = "lease", "stop", "stdin"
+_KNOWN = (joblock.NAME, records.NAME, exits.NAME, READY, RUNNING, COLLECTING, LEASE, STOP, _STDIN, logfile.NAME)
+_OTHERS = (f"{logfile.NAME}.", *(f"{name}." for name in _KNOWN))
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _LARGEST = 64 << 20
 
@@ -46,7 +47,7 @@ def read_exit(directory: str) -> Exit | None:
 def write_lease(directory: str, seconds_left: float) -> None:
     """Tell the keeper until when it may run (CLOCK_BOOTTIME counts suspend, as Redis's clock does)."""
     deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds_left
-    fd = os.open(f"{directory}/{_LEASE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(f"{directory}/{LEASE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.pwrite(fd, b"%020d" % int(deadline * 1000), 0)
     finally:
@@ -54,13 +55,13 @@ def write_lease(directory: str, seconds_left: float) -> None:
 
 
 def write_stop(directory: str, reason: str, is_urgent: bool) -> None:
-    _write(directory, _STOP, json.dumps({"reason": reason, "now": is_urgent}).encode())
+    _write(directory, STOP, json.dumps({"reason": reason, "now": is_urgent}).encode())
 
 
 def read_stop(directory: str) -> str | None:
     """Why an agent, perhaps an earlier one, stopped the job."""
     try:
-        reason = json.loads(_read(directory, _STOP))["reason"]
+        reason = json.loads(_read(directory, STOP))["reason"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return reason if isinstance(reason, str) else None

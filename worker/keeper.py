@@ -14,6 +14,7 @@ from typing import NoReturn
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.shape import Shape
+from dayfly.worker import jobfiles, joblock
 from dayfly.worker import record as records
 from dayfly.worker.ending import Ending
 from dayfly.worker.exit import Fault
@@ -26,7 +27,7 @@ from dayfly.worker.title import set_title
 def main(host: Host, token: str, guess: Shape, control: int) -> NoReturn:
     """The whole life of a keeper; never returns."""
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the launcher ignores it; waitpid needs it
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the launcher's handler is not for our children
         set_title(f"dayfly: keeper {token}")
         directory = JobDirectory.open(f"{host.home}/keepers/{token}")
         _lock(directory)
@@ -37,7 +38,7 @@ def main(host: Host, token: str, guess: Shape, control: int) -> NoReturn:
 
 def _lock(directory: JobDirectory) -> int:
     """Hold the lock by which the agent knows this keeper: POSIX, since init would inherit one of flock(2)."""
-    fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
+    fd = os.open(joblock.NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
     fcntl.lockf(fd, fcntl.LOCK_EX)
     return fd
 
@@ -46,7 +47,7 @@ def _keep(host: Host, token: str, guess: Shape, control: int, directory: JobDire
     container = None
     try:
         container = Container.prepare(host, guess, token)
-        directory.mark("ready")
+        directory.mark(jobfiles.READY)
         if not os.read(control, 3):
             return  # the agent is gone, or needs us no more
         record = Record.from_json(directory.read(records.NAME))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from dayfly.runtime.container import Container
 from dayfly.runtime.init_process import End, Refusal
+from dayfly.worker import jobfiles
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import NOTE, STDERR, STDOUT, LogWriter
 from dayfly.worker.record import Record
@@ -63,7 +64,7 @@ class Supervision:
     def follow(self) -> Outcome:
         """Follow the job to its end."""
         started_at = time.time()
-        self._directory.mark("running")
+        self._directory.mark(jobfiles.RUNNING)
         if self._record.timeout_seconds is not None:
             self._timeout_at = time.monotonic() + self._record.timeout_seconds
         for fd in (*self._pipes, self._wakeup, self._container.init.end_fd):
@@ -113,7 +114,7 @@ class Supervision:
         """SIGTERM: the agent has written why."""
         os.read(self._wakeup, 4096)
         try:
-            stop = json.loads(self._directory.read("stop"))
+            stop = json.loads(self._directory.read(jobfiles.STOP))
         except FileNotFoundError:  # somebody's kill(1), not the agent's: it has no reason, so it is not heeded
             return
         self._stop(stop["reason"], is_urgent=stop["now"])
@@ -153,7 +154,7 @@ class Supervision:
 
     def _read_lease(self) -> float | None:
         try:
-            return int(self._directory.read("lease")) / 1000
+            return int(self._directory.read(jobfiles.LEASE)) / 1000
         except FileNotFoundError:  # no lease: the bench, not a queue, is our agent
             return None
 

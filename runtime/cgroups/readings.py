@@ -25,7 +25,7 @@ class Sample:
     memory_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Victim:
     """A process that the kernel killed for the group's memory limit; its resident size at that moment."""
 
@@ -41,10 +41,10 @@ class Oom:
     victims: tuple[Victim, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pressure:
     """Seconds in which at least one of the job's tasks waited for the resource (PSI, `some`)."""
 
-    cpu_seconds: float | None
-    memory_seconds: float | None
-    io_seconds: float | None
+    cpu_seconds: float | None = None
+    memory_seconds: float | None = None
+    io_seconds: float | None = None

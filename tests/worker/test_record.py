@@ -2,8 +2,9 @@
 
 import pytest
 
+from dayfly.runtime.cgroups.readings import Pressure, Victim
 from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Shape, Workspace
-from dayfly.worker.exit import Artifact, Disk, Exit, Fault, LogSize, Oom, Pressure, Timings, Usage, Victim
+from dayfly.worker.exit import Artifact, Disk, Exit, Fault, LogSize, Oom, Timings, Usage
 from dayfly.worker.record import ArtifactRules, Record
 
 _RECORD = Record(
