@@ -27,10 +27,6 @@ def job(job_id: str) -> str:
     return f"{RQ}:job:{job_id}"
 
 
-def dependents(job_id: str) -> str:
-    return f"{RQ}:job:{job_id}:dependents"
-
-
 def jobs_list(name: str) -> str:
     """The list of one class, or of what plain RQ producers put into a queue."""
     return f"{RQ}:queue:{name}"

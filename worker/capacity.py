@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from dayfly.jobs.demand import Capacity, Demand
+from dayfly.jobs.demand import Capacity
 from dayfly.worker.settings import WorkerSettings
 
 _MIB = 1 << 20
@@ -40,9 +40,6 @@ class Ledger:
         need = self._held.pop(job_id, None)
         if need is not None:
             self._free = self._free + need
-
-    def could_ever_hold(self, demand: Demand) -> bool:
-        return self.offer.holds(demand.need(self.share))
 
 
 def open_ledger(settings: WorkerSettings) -> Ledger:

@@ -32,8 +32,8 @@ class Finisher:
         result = job.result = job.result or self._result(job)
         if result.outcome is None:
             return self._consumer.requeue(job.claim, count_attempt=False), None
-        attempt = attempt_of(job.claim, result)
         if should_retry(job.spec.retry or DEFAULT_RETRY, result.outcome, result.exit_code, job.claim.attempt):
+            attempt = attempt_of(job.claim, result)
             return self._consumer.requeue(job.claim, count_attempt=True, attempt=attempt), None
         if free is None:
             return self._consumer.finish(job.claim, result), None
