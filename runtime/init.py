@@ -11,7 +11,8 @@ import resource
 import signal
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -97,10 +98,12 @@ def _live(own: Birthright, channel: Channel, output: tuple[int, int], plan: Cont
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
+    oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # host root's, like its process
     _become_container_root(own.namespaces)
     _enter(plan.process.cwd)
     _become(identity, own.seccomp_filter)
-    command = _spawn(plan, identity, stdin, *output)
+    with _victims_first(oom_score):
+        command = _spawn(plan, identity, stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
     channel.send(Message.SPAWNED, notes=notes)
     _report(channel, command)
@@ -164,6 +167,19 @@ def _become(identity: users.Identity, seccomp_filter: bytes) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     seccomp.install(seccomp_filter)
+
+
+@contextmanager
+def _victims_first(oom_score: int) -> Iterator[None]:
+    """What is born here the kernel kills before its init, and before the host's own, when memory is short.
+
+    The old value may be restored, as it is above the least that was set with CAP_SYS_RESOURCE (proc(5)).
+    """
+    own = os.read(oom_score, 16)
+    os.write(oom_score, b"1000")
+    yield
+    os.write(oom_score, own)
+    os.close(oom_score)
 
 
 def _spawn(plan: ContainerPlan, identity: users.Identity, stdin: int | None, stdout: int, stderr: int) -> int:

@@ -11,7 +11,7 @@ import pytest
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
 from dayfly.runtime.container import Host
-from dayfly.runtime.shape import Mount, Workspace
+from dayfly.runtime.shape import Mount, Quotas, Workspace
 
 Run = Callable[..., Any]
 
@@ -105,9 +105,12 @@ def test_fork_bomb_stops_at_the_pids_limit(run: Run) -> None:
 
 
 def test_memory_hog_is_killed_and_named(run: Run) -> None:
-    """Too much memory kills the hog alone; its name is told."""
-    ran = run("python3", "-c", "x = bytearray(1 << 30)")
-    assert ran.end.signal == signal.SIGKILL
+    """Too much memory kills the hog alone, and not an init that is as large; its name is told."""
+    quotas = Quotas(memory_bytes=400 << 20, swap_bytes=0)  # init is a fork of this very process, and as large as it
+    script = "cat /proc/1/oom_score_adj /proc/self/oom_score_adj; python3 -c 'x = bytearray(1 << 30)'"
+    ran = run("sh", "-c", script, quotas=quotas)
+    assert ran.exit_code == 128 + signal.SIGKILL
+    assert ran.stdout.split() == [Path("/proc/self/oom_score_adj").read_text().strip(), "1000"]
     oom = ran.container.oom()
     assert oom.events >= 1
     assert "python3" in {victim.name for victim in oom.victims}
