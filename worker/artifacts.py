@@ -10,17 +10,17 @@ that the job was given, seen through the upper's whiteouts and opaque directorie
 import errno
 import os
 import stat
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dayfly.worker.blob import Shortened, copy_into
+from dayfly.worker.blob import Unreadable, copy_into
 from dayfly.worker.exit import Artifact
 from dayfly.worker.record import ArtifactRules
 
 MAX_FILES = 100_000
 MAX_BYTES = 64 << 30
 MAX_WARNINGS = 50
+MAX_NAMED = 20  # of the files that the store did not take
 MAX_DEPTH = 128  # two directory fds and two frames of Python a level
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,20 +43,23 @@ class Collected:
     warnings: tuple[str, ...]
 
 
-def collect(rules: ArtifactRules, trees: Sequence[Tree], store: str, deadline: float) -> Collected:
+def collect(
+    rules: ArtifactRules, trees: Sequence[Tree], store: str, reason_to_stop: Callable[[], str | None]
+) -> Collected:
     """Copies every file that `rules` select into the store at `store`.
 
-    `deadline` is on time.monotonic(); what has not been taken by then is left, and a warning says so. Raises OSError
-    when the store itself cannot be written.
+    `reason_to_stop` is asked for each directory and each MiB: once it gives one, what has not been taken is left, and a
+    warning says so. What the store does not take is named in a warning with the reason.
     """
-    collection = _Collection(rules, store, deadline)
+    collection = _Collection(rules, store, reason_to_stop)
     try:
         for tree in trees:
             collection.take_tree(tree)
     except _Stopped as stop:
         collection.warn(f"artifacts: stopped after {len(collection.artifacts)} files: {stop}")
-    collection.warn_of_unmatched()
-    return Collected(tuple(collection.artifacts), collection.bounded_warnings())
+    else:
+        collection.warn_of_unmatched()
+    return Collected(tuple(collection.artifacts), (*collection.not_stored(), *collection.bounded_warnings()))
 
 
 class _Stopped(Exception):  # noqa: N818 - it ends a walk, it is no fault
@@ -71,9 +74,10 @@ class _Skipped(Exception):  # noqa: N818 - it leaves out one file, it is no faul
 class _Collection:
     rules: ArtifactRules
     store: str
-    deadline: float
+    reason_to_stop: Callable[[], str | None]
     artifacts: list[Artifact] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)  # why the store did not take which
     left_out: int = 0
     bytes_taken: int = 0
 
@@ -87,9 +91,12 @@ class _Collection:
     def take_tree(self, tree: Tree) -> None:
         lower_fd = tree.lower_fd if self.include else None
         prefix = "" if tree.prefix == "/workspace" else tree.prefix.rstrip("/") + "/"
-        for found in _walk(tree.upper_fd, lower_fd, prefix, self):
-            if self.selects(found):
-                self.take(found)
+        try:
+            for found in _walk(tree.upper_fd, lower_fd, prefix, self):
+                if self.selects(found):
+                    self.take(found)
+        except OSError as error:
+            self.warn(f"artifacts in {tree.prefix} left out: {error.strerror}")
 
     def selects(self, found: "_Found") -> bool:
         hits = [number for number, pattern in enumerate(self.include) if pattern.match(found.path)]
@@ -108,6 +115,9 @@ class _Collection:
         except _Skipped as reason:
             self.warn(f"artifact {found.path!a} left out: {reason}")
             return
+        except OSError as error:  # of the store: a smaller file may still fit
+            self.refused.setdefault(error.strerror, []).append(found.path)
+            return
         self.bytes_taken += artifact.size_bytes
         self.artifacts.append(artifact)
 
@@ -120,8 +130,9 @@ class _Collection:
         )
 
     def check_time(self) -> None:
-        if time.monotonic() > self.deadline:
-            raise _Stopped("the time for collecting is over")
+        reason = self.reason_to_stop()
+        if reason is not None:
+            raise _Stopped(reason)
 
     def warn(self, text: str) -> None:
         if len(self.warnings) < MAX_WARNINGS:
@@ -133,6 +144,12 @@ class _Collection:
         for label, was_matched in zip(self.rules.labels or self.rules.include, self.matched, strict=True):
             if not was_matched:
                 self.warn(f"artifact pattern {label!a} matches no file")
+
+    def not_stored(self) -> Iterator[str]:
+        for why, paths in self.refused.items():
+            named = ", ".join(ascii(path) for path in paths[:MAX_NAMED])
+            more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+            yield f"artifacts: {named}{more} cannot be stored in {self.store}: {why}"
 
     def bounded_warnings(self) -> tuple[str, ...]:
         more = [f"artifacts: {self.left_out} more warnings left out"] if self.left_out else []
@@ -262,8 +279,8 @@ def _store_file(found: _Found, collection: _Collection) -> Artifact:
         status = os.fstat(fd)
         _check_file(fd, status, collection)
         digest = copy_into(collection.store, fd, status.st_size, collection.check_time)
-    except Shortened as error:
-        raise _Skipped("it became shorter while it was read") from error
+    except Unreadable as error:
+        raise _Skipped(str(error)) from error
     finally:
         os.close(fd)
     return Artifact(found.path, status.st_size, digest, stat.S_IMODE(status.st_mode) & 0o777, status.st_mtime)

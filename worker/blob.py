@@ -9,8 +9,8 @@ from typing import Any
 _CHUNK = 1 << 20
 
 
-class Shortened(Exception):  # noqa: N818 - a fact about the file, no fault of ours
-    """The file holds less than its size said when the copy began."""
+class Unreadable(Exception):  # noqa: N818 - a fact about the file, no fault of the store's
+    """The file cannot be read to the end that its size said when the copy began; the text says why."""
 
 
 def blob_path(store: str, digest: str) -> str:
@@ -18,7 +18,10 @@ def blob_path(store: str, digest: str) -> str:
 
 
 def copy_into(store: str, fd: int, size_bytes: int, check_time: Callable[[], None]) -> str:
-    """Copies `size_bytes` of `fd` to the blob that bears their digest; holes stay holes. Returns the digest."""
+    """Copies `size_bytes` of `fd` to the blob that bears their digest; holes stay holes. Returns the digest.
+
+    Raises Unreadable for the file and OSError for the store. `check_time` is called often, and may raise to end it.
+    """
     import hashlib
 
     temporary = f"{store}/blobs/tmp-{os.getpid()}-{time.monotonic_ns()}"
@@ -47,23 +50,35 @@ def _parts(fd: int, size_bytes: int) -> Iterator[bytes | int]:
     """The content as bytes, and the length of each hole as a number; exactly `size_bytes` in all."""
     offset = 0
     while offset < size_bytes:
-        try:
-            start = min(os.lseek(fd, offset, os.SEEK_DATA), size_bytes)
-            end = min(os.lseek(fd, start, os.SEEK_HOLE), size_bytes)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # no more content: the rest is one hole
-                raise
-            start = end = size_bytes
+        start, end = (min(place, size_bytes) for place in _next_data(fd, offset, size_bytes))
         if start > offset:
             yield start - offset
-        os.lseek(fd, start, os.SEEK_SET)
         offset = start
         while offset < end:
-            part = os.read(fd, min(_CHUNK, end - offset))
-            if not part:
-                raise Shortened
+            part = _read(fd, min(_CHUNK, end - offset), offset)
             offset += len(part)
             yield part
+
+
+def _next_data(fd: int, offset: int, size_bytes: int) -> tuple[int, int]:
+    """Where the next content begins and ends; both at the end when the rest is one hole."""
+    try:
+        start = os.lseek(fd, offset, os.SEEK_DATA)
+        return start, os.lseek(fd, start, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise Unreadable(f"it cannot be read: {error.strerror}") from error
+        return size_bytes, size_bytes
+
+
+def _read(fd: int, length: int, offset: int) -> bytes:
+    try:
+        part = os.pread(fd, length, offset)
+    except OSError as error:
+        raise Unreadable(f"it cannot be read: {error.strerror}") from error
+    if not part:
+        raise Unreadable("it became shorter while it was read")
+    return part
 
 
 def _skip_hole(target: int, length: int, digest: Any, check_time: Callable[[], None]) -> None:

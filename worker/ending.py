@@ -5,9 +5,12 @@ Readings only; what they mean is `jobs/verdict.py`'s. Everything here must hold 
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
+from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container
 from dayfly.runtime.init_process import End
 from dayfly.worker import artifacts, jobfiles
@@ -15,44 +18,61 @@ from dayfly.worker.exit import Disk, LogSize, Oom, Timings, Usage
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import STDERR, STDOUT
 from dayfly.worker.record import Record
+from dayfly.worker.stop_requests import StopRequests
 from dayfly.worker.supervision import Outcome
 
 _COLLECT_SECONDS = 600.0
 _BIGGEST = 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OTHERS_TURN = ("requeued", "lease_lost")  # another attempt will have artifacts of its own
+_STOPS = ("cancelled", *_OTHERS_TURN)
 
 
 class Ending:
     """Writes exit.json of one job; `image_ready_at` is when its container stood ready."""
 
-    def __init__(self, container: Container, record: Record, directory: JobDirectory, image_ready_at: float) -> None:
+    def __init__(
+        self,
+        container: Container,
+        record: Record,
+        directory: JobDirectory,
+        stops: StopRequests,
+        image_ready_at: float,
+    ) -> None:
         self._container = container
         self._record = record
         self._directory = directory
+        self._stops = stops
+        self._cause = ""
         self._image_ready_at = image_ready_at
 
     def write(self, outcome: Outcome) -> None:
         """Gather everything and write it down; from then on the job has ended for the agent."""
+        self._cause = outcome.cause
         disk = self._disk()
         collected = self._collect(outcome)
         usage = self._usage(disk, outcome.end)
-        self._directory.write_exit(
-            cause=outcome.cause,
-            exit_code=outcome.end.exit_code,
-            signal=outcome.end.signal,
-            spawn_errno=outcome.spawn_errno,
-            message=outcome.message,
-            timings=self._timings(outcome),
-            usage=usage,
-            samples=tuple(outcome.samples.rows),
-            oom=self._oom(usage),
-            disk=disk,
-            pressure=self._container.pressure(),
-            warnings=(*self._container.init.notes, *collected.warnings),
-            artifacts=collected.artifacts,
-            log=self._log_size(outcome),
-            effective=asdict(self._container.effective),
-        )
+        facts: dict[str, Any] = {
+            "cause": self._cause,
+            "exit_code": outcome.end.exit_code,
+            "signal": outcome.end.signal,
+            "spawn_errno": outcome.spawn_errno,
+            "message": outcome.message,
+            "timings": self._timings(outcome),
+            "usage": usage,
+            "samples": tuple(outcome.samples.rows),
+            "oom": self._oom(usage),
+            "disk": disk,
+            "pressure": self._container.pressure(),
+            "warnings": (*self._container.init.notes, *collected.warnings),
+            "artifacts": collected.artifacts,
+            "log": self._log_size(outcome),
+            "effective": asdict(self._container.effective),
+        }
+        try:
+            self._directory.write_exit(**facts)
+        except HostError as error:
+            self._directory.write_exit(**_shortened(facts, error))
 
     def _timings(self, outcome: Outcome) -> Timings:
         return Timings(self._image_ready_at, outcome.started_at, outcome.finished_at, time.time())
@@ -95,26 +115,65 @@ class Ending:
 
     def _collect(self, outcome: Outcome) -> artifacts.Collected:
         """The job's artifacts, now that nothing of it moves any more (CVE-2018-15664)."""
-        rules, disk = self._record.artifacts, self._container.disk
-        is_ours = outcome.cause in ("requeued", "lease_lost")  # another attempt will have its own
-        if rules is None or is_ours or not rules.is_due(outcome.end.exit_code):
+        rules = self._record.artifacts
+        if rules is None or self._cause in _OTHERS_TURN or not rules.is_due(outcome.end.exit_code):
             return artifacts.Collected((), ())
         self._container.init.reap()
         self._directory.mark(jobfiles.COLLECTING)
+        warnings: list[str] = []
         with ExitStack() as stack:
-            trees = [self._tree(stack, disk.mount_fd, path, shown) for path, shown in self._shown_as().items()]
-            try:
-                return artifacts.collect(rules, trees, self._record.store, time.monotonic() + _COLLECT_SECONDS)
-            except OSError as error:
-                why = f"artifacts: cannot be stored in {self._record.store}: {error.strerror}"
-                return artifacts.Collected((), (why,))
+            trees = list(self._trees(stack, warnings))
+            reason_to_stop = self._reason_to_stop(time.monotonic() + _COLLECT_SECONDS)
+            found = artifacts.collect(rules, trees, self._record.store, reason_to_stop)
+        if self._cause in _OTHERS_TURN:
+            return artifacts.Collected((), ())
+        return artifacts.Collected(found.artifacts, (*warnings, *found.warnings))
 
-    def _tree(self, stack: ExitStack, disk_fd: int, path: str, shown: str) -> artifacts.Tree:
-        upper = os.open(path, _DIRECTORY | os.O_NOFOLLOW, dir_fd=disk_fd)
-        stack.callback(os.close, upper)
-        workspace = self._record.container.workspace
-        if shown != "/workspace" or workspace is None:
-            return artifacts.Tree(shown or "/", upper)
-        lower = os.open(workspace.source, _DIRECTORY)
-        stack.callback(os.close, lower)
-        return artifacts.Tree(shown, upper, lower)
+    def _reason_to_stop(self, deadline: float) -> Callable[[], str | None]:
+        """Why collecting should end early: its time is over, or a stop has come, which is the job's end from then on.
+
+        The first stop stands, as it does while the job runs; but a cancel beats a timeout.
+        """
+
+        def reason() -> str | None:
+            if time.monotonic() > deadline:
+                return "the time for collecting is over"
+            stop = self._stops.look()
+            if stop is None:
+                return None
+            if self._cause not in _STOPS:
+                self._cause = stop.cause
+            return f"the job was {stop.cause}"
+
+        return reason
+
+    def _trees(self, stack: ExitStack, warnings: list[str]) -> Iterator[artifacts.Tree]:
+        for path, shown in self._shown_as().items():
+            upper = _open(stack, path, self._container.disk.mount_fd, warnings)
+            workspace = self._record.container.workspace
+            if upper is None:
+                continue
+            if shown != "/workspace" or workspace is None:
+                yield artifacts.Tree(shown or "/", upper)
+            else:
+                yield artifacts.Tree(shown, upper, _open(stack, workspace.source, None, warnings))
+
+
+def _open(stack: ExitStack, path: str, below_fd: int | None, warnings: list[str]) -> int | None:
+    """A directory to collect from; where it cannot be opened the others still count."""
+    try:
+        fd = os.open(path, _DIRECTORY if below_fd is None else _DIRECTORY | os.O_NOFOLLOW, dir_fd=below_fd)
+    except OSError as error:
+        warnings.append(f"artifacts in {path} left out: {error.strerror}")
+        return None
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _shortened(facts: dict[str, Any], error: HostError) -> dict[str, Any]:
+    """How the job ended, in what there always is room for (jobdir.py), and what is missing of the rest."""
+    artifacts_lost = f"{len(facts['artifacts'])} artifacts, " if facts["artifacts"] else ""
+    why = f"the worker {error}: {artifacts_lost}samples and warnings are missing in this result"
+    oom = facts["oom"] and replace(facts["oom"], victims=())
+    disk = replace(facts["disk"], biggest=())
+    return {**facts, "samples": (), "artifacts": (), "oom": oom, "disk": disk, "warnings": (why,)}

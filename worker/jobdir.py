@@ -7,9 +7,13 @@ requeued by its lease, so a torn file after one is read as "never ended" (measur
 import os
 from typing import Any, Self
 
+from dayfly.jobs.errors import HostError
+from dayfly.runtime.operations import remedy_for
 from dayfly.worker import exit as exits
 
 _LARGEST = 64 << 20
+_DRAFT = f"{exits.NAME}.tmp"
+_RESERVED_BYTES = 4096
 
 
 class JobDirectory:
@@ -22,9 +26,17 @@ class JobDirectory:
     def open(cls, path: str) -> Self:
         return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
+    @property
+    def path(self) -> str:
+        """Where it is now, for people: the agent moves it."""
+        return os.readlink(f"/proc/self/fd/{self.fd}")
+
     def mark(self, name: str) -> None:
-        """Make an empty file that tells the agent how far the job is."""
-        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd))
+        """Make an empty file that tells the agent how far the job is. Raises HostError."""
+        try:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd))
+        except OSError as error:
+            raise self._failure(name, error) from error
 
     def read(self, name: str) -> bytes:
         """A whole file. Raises FileNotFoundError."""
@@ -32,16 +44,33 @@ class JobDirectory:
         with open(fd, "rb", buffering=0) as file:
             return file.read(_LARGEST) or b""
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file whole, by rename."""
-        own = f"{name}.tmp"
-        fd = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+    def has_exit(self) -> bool:
+        return os.access(exits.NAME, os.F_OK, dir_fd=self.fd)
+
+    def reserve_exit(self) -> None:
+        """Take the room that a short exit needs, so that a full disk cannot silence its own report."""
+        try:
+            self._draft_exit(bytes(_RESERVED_BYTES))
+        except OSError as error:
+            raise self._failure(exits.NAME, error) from error
+
+    def write_exit(self, **fields: Any) -> None:
+        """Write exit.json, whole, by rename: the agent takes the job for ended from here on. Raises HostError."""
+        content = exits.Exit(**fields).to_json()
+        try:
+            self._draft_exit(content)
+            os.rename(_DRAFT, exits.NAME, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as error:
+            raise self._failure(exits.NAME, error) from error
+
+    def _draft_exit(self, content: bytes) -> None:
+        """Over what is there: its blocks are taken already."""
+        fd = os.open(_DRAFT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         with open(fd, "wb", buffering=0) as file:
             remaining = memoryview(content)
             while remaining:
                 remaining = remaining[file.write(remaining) :]
-        os.rename(own, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            file.truncate(len(content))
 
-    def write_exit(self, **fields: Any) -> None:
-        """Write exit.json: the agent takes the job for ended from here on."""
-        self.write(exits.NAME, exits.Exit(**fields).to_json())
+    def _failure(self, name: str, error: OSError) -> HostError:
+        return HostError("write", f"{self.path}/{name}", error.errno, remedy_for(error))

@@ -8,11 +8,13 @@ in through a descriptor, since the agent renames it at "go".
 import fcntl
 import os
 import signal
+import sys
 import time
 from typing import NoReturn
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container, Host
+from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import Shape
 from dayfly.worker import jobfiles, joblock
 from dayfly.worker import record as records
@@ -20,8 +22,11 @@ from dayfly.worker.ending import Ending
 from dayfly.worker.exit import Fault
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.record import Record
+from dayfly.worker.stop_requests import StopRequests
 from dayfly.worker.supervision import Supervision
 from dayfly.worker.title import set_title
+
+_OUR_BUG = "this is a fault of Dayfly's own"
 
 
 def main(host: Host, token: str, guess: Shape, control: int) -> NoReturn:
@@ -44,6 +49,15 @@ def _lock(directory: JobDirectory) -> int:
 
 
 def _keep(host: Host, token: str, guess: Shape, control: int, directory: JobDirectory) -> None:
+    """Whatever stops us is told in exit.json, once the container is gone: after that the job may run elsewhere."""
+    try:
+        directory.reserve_exit()
+        _prepare_and_run(host, token, guess, control, directory)
+    except Exception as error:  # noqa: BLE001 - the last door: nobody but the agent can be told, and only so
+        _tell(directory, error)
+
+
+def _prepare_and_run(host: Host, token: str, guess: Shape, control: int, directory: JobDirectory) -> None:
     container = None
     try:
         container = Container.prepare(host, guess, token)
@@ -56,20 +70,32 @@ def _keep(host: Host, token: str, guess: Shape, control: int, directory: JobDire
             container.discard()
             container = Container.prepare(host, record.container.shape, token)
         _run(container, record, directory)
-    except HostError as error:
-        _fail(directory, error)
     finally:
         if container is not None:
             container.discard()
 
 
 def _run(container: Container, record: Record, directory: JobDirectory) -> None:
-    """The job itself. A fault of ours in the middle of it still ends with an exit that says so."""
-    ending = Ending(container, record, directory, image_ready_at=time.time())
-    supervision = Supervision(container, record, directory)
+    """The job itself."""
+    stops = StopRequests(directory)
+    ending = Ending(container, record, directory, stops, image_ready_at=time.time())
+    supervision = Supervision(container, record, directory, stops)
     refusal = container.start(record.container, record.stop_signal)
     ending.write(supervision.refused(refusal) if refusal else supervision.follow())
 
 
-def _fail(directory: JobDirectory, error: HostError) -> None:
-    directory.write_exit(cause="fault", fault=Fault(error.step, error.path, error.errno, error.message, error.remedy))
+def _tell(directory: JobDirectory, error: Exception) -> None:
+    """Write down a fault of ours, unless the job has ended before it; where that fails too, the worker's log has it."""
+    try:
+        if not directory.has_exit():
+            directory.write_exit(cause="fault", fault=_fault(error, directory))
+    except HostError as second:
+        sys.stderr.write(f"dayfly: keeper: {error}; {second}\n")
+
+
+def _fault(error: Exception, directory: JobDirectory) -> Fault:
+    if isinstance(error, OSError):
+        error = HostError("keep the job in", error.filename or directory.path, error.errno, remedy_for(error))
+    if isinstance(error, HostError):
+        return Fault(error.step, error.path, error.errno, error.message, error.remedy)
+    return Fault("keep the job", directory.path, None, f"{type(error).__name__}: {error}", _OUR_BUG)

@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dayfly.jobs.errors import HostError
+
 NAME = "log"
 STDOUT, STDERR, NOTE = 1, 2, 3
 POSITION = 0
@@ -88,14 +90,22 @@ class LogWriter:
             self._fd = -1
 
     def _append(self, header: bytes, payload: bytes | memoryview) -> None:
-        if self._fd < 0:
-            self._fd = os.open(segment_name(self._segment), _APPEND, 0o600, dir_fd=self._directory_fd)
-        written = os.writev(self._fd, [header, payload])
-        whole = len(header) + len(payload)
-        if written < whole:
-            rest = (header + bytes(payload))[written:]
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+        """Raises HostError: a full disk, most of all."""
+        try:
+            if self._fd < 0:
+                self._fd = os.open(segment_name(self._segment), _APPEND, 0o600, dir_fd=self._directory_fd)
+            written = os.writev(self._fd, [header, payload])
+            whole = len(header) + len(payload)
+            if written < whole:
+                rest = (header + bytes(payload))[written:]
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            from dayfly.runtime.operations import remedy_for  # a client that reads logs needs nothing of the runtime
+
+            directory = os.readlink(f"/proc/self/fd/{self._directory_fd}")
+            path = f"{directory}/{segment_name(self._segment)}"
+            raise HostError("write the job's log", path, error.errno, remedy_for(error)) from error
 
     def _next_segment(self, now: int) -> None:
         self.close()

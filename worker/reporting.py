@@ -13,6 +13,7 @@ from dayfly.worker.host import host_id
 from dayfly.worker.record import Record
 
 _DEAD_KEEPER = "its keeper was killed, by somebody or by a reboot of the host, and the job with it"
+_NO_DIRECTORY = "its directory on the worker was removed while it ran, and with it how it ended"
 
 
 def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None) -> Result:
@@ -61,8 +62,8 @@ def refused(claim: Claim, spec: JobSpec | None, reason: str) -> Result:
     )
 
 
-def without_exit(was_running: bool, stop_reason: str | None) -> Exit:
-    """Stands for the exit.json of a keeper that left none.
+def without_exit(was_running: bool, stop_reason: str | None, has_directory: bool) -> Exit:
+    """Stands for the exit.json of a keeper that left none, `has_directory` says whether it could have.
 
     A stop that was asked for has happened, one way or the other. A job whose command never ran is given back to the
     queue; one that ran is lost, and its retry policy decides.
@@ -71,7 +72,7 @@ def without_exit(was_running: bool, stop_reason: str | None) -> Exit:
         return Exit(cause=stop_reason)
     if not was_running:
         return Exit(cause=Cause.REQUEUED.value)
-    return Exit(cause=Cause.LEASE_LOST.value, message=_DEAD_KEEPER)
+    return Exit(cause=Cause.LEASE_LOST.value, message=_DEAD_KEEPER if has_directory else _NO_DIRECTORY)
 
 
 def _ending(ending: Exit) -> Ending:

@@ -68,9 +68,13 @@ class RunningJob:
             return
         self.stop_reason = self.stop_reason or reason
         self.is_stop_urgent = is_urgent
-        jobfiles.write_stop(self.directory, self.stop_reason, is_urgent)
+        try:
+            jobfiles.write_stop(self.directory, self.stop_reason, is_urgent)
+            number = signal.SIGTERM
+        except OSError:  # its disk is full, or its directory is gone: what it cannot be told is done to it
+            number = signal.SIGKILL
         with contextlib.suppress(ProcessLookupError):  # it ended by itself
-            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+            signal.pidfd_send_signal(self.pidfd, number)
 
     def keeper_ended(self) -> None:
         """The keeper is dead: what it has left is all there will be."""
@@ -83,7 +87,8 @@ class RunningJob:
         if self.ending is None:
             self.look()
         if self.ending is None:
-            self.ending = without_exit(self.state is not State.STARTING, self.stop_reason)
+            is_there = os.path.isdir(self.directory)
+            self.ending = without_exit(self.state is not State.STARTING, self.stop_reason, is_there)
 
     def changed(self, names: set[str]) -> None:
         """Files of these names have appeared or grown."""
@@ -98,7 +103,7 @@ class RunningJob:
 
     def look(self) -> None:
         """As if everything in the directory had just appeared."""
-        self.changed(set(os.listdir(self.directory)))
+        self.changed(set(os.listdir(self._directory_fd)))
 
     def whole_log(self) -> LogReader:
         """A reader of its own over all that is kept of the log."""

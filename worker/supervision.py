@@ -4,10 +4,8 @@ One poll(2) loop over four descriptors: the job's two output pipes, init's chann
 Nothing here waits for the agent, Redis or a reader of the log.
 """
 
-import json
 import os
 import select
-import signal
 import time
 from dataclasses import dataclass
 
@@ -18,10 +16,10 @@ from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import NOTE, STDERR, STDOUT, LogWriter
 from dayfly.worker.record import Record
 from dayfly.worker.samples import Samples
+from dayfly.worker.stop_requests import StopRequests
 
 _CHUNK = 64 << 10
 _DRAIN_SECONDS = 2.0  # for what is in the pipes after the job's death, though a stray process may hold them open
-_LEASE_MARGIN_SECONDS = 1.0  # to be dead when the lease ends, not to begin dying
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,19 @@ class Outcome:
 
 
 class Supervision:
-    """Make it before the job starts (a stop may come at any moment), then `follow` or `refused`."""
+    """Make it before the job starts, then `follow` or `refused`."""
 
-    def __init__(self, container: Container, record: Record, directory: JobDirectory) -> None:
+    def __init__(self, container: Container, record: Record, directory: JobDirectory, stops: StopRequests) -> None:
         self._container = container
         self._record = record
         self._directory = directory
+        self._stops = stops
         self._log = LogWriter(directory.fd, record.log_limit_bytes)
         self._samples = Samples(container)
         self._cause: str | None = None
         self._kill_at: float | None = None
         self._timeout_at: float | None = None
-        self._lease_until = self._read_lease()
         self._poll = select.poll()
-        self._wakeup = _signals_to_pipe()
         self._pipes = {container.init.stdout: STDOUT, container.init.stderr: STDERR}
 
     def refused(self, refusal: Refusal) -> Outcome:
@@ -67,7 +64,7 @@ class Supervision:
         self._directory.mark(jobfiles.RUNNING)
         if self._record.timeout_seconds is not None:
             self._timeout_at = time.monotonic() + self._record.timeout_seconds
-        for fd in (*self._pipes, self._wakeup, self._container.init.end_fd):
+        for fd in (*self._pipes, self._stops.fd, self._container.init.end_fd):
             self._poll.register(fd, select.POLLIN)
         end = self._until_end()
         finished_at = time.time()
@@ -82,7 +79,7 @@ class Supervision:
             fds = {fd for fd, _ in ready}
             for fd in fds & self._pipes.keys():
                 self._pump(fd)
-            if self._wakeup in fds:
+            if self._stops.fd in fds:
                 self._heed_stop()
             if self._container.init.end_fd in fds:
                 return self._container.init.end()
@@ -99,7 +96,7 @@ class Supervision:
     def _drain(self) -> None:
         """Read what is left in the pipes, which is all of it once no process holds them."""
         deadline = time.monotonic() + _DRAIN_SECONDS
-        for fd in (self._wakeup, self._container.init.end_fd):
+        for fd in (self._stops.fd, self._container.init.end_fd):
             self._poll.unregister(fd)
         while self._pipes:
             left = deadline - time.monotonic()
@@ -111,13 +108,9 @@ class Supervision:
         self._log.close()
 
     def _heed_stop(self) -> None:
-        """SIGTERM: the agent has written why."""
-        os.read(self._wakeup, 4096)
-        try:
-            stop = json.loads(self._directory.read(jobfiles.STOP))
-        except FileNotFoundError:  # somebody's kill(1), not the agent's: it has no reason, so it is not heeded
-            return
-        self._stop(stop["reason"], is_urgent=stop["now"])
+        stop = self._stops.heed()
+        if stop is not None:
+            self._stop(stop.cause, stop.is_urgent)
 
     def _stop(self, cause: str, is_urgent: bool) -> None:
         """Stop the job for `cause`; the first cause stands, a later stop can only be quicker."""
@@ -135,34 +128,11 @@ class Supervision:
             self._stop("timed_out", is_urgent=False)
         if self._kill_at is not None and now >= self._kill_at:
             self._container.init.kill()
-        if self._lease_left() <= 0:
-            self._lease_until = self._read_lease()
-            if self._lease_left() <= 0:
-                self._stop("lease_lost", is_urgent=True)
+        if self._stops.is_lease_over():
+            self._stop("lease_lost", is_urgent=True)
         self._samples.take_if_due(now)
 
     def _milliseconds_to_next(self) -> float:
         now = time.monotonic()
         waits = [at - now for at in (self._timeout_at, self._kill_at, self._samples.due_at) if at is not None]
-        return max(0.0, min(*waits, self._lease_left())) * 1000 + 1
-
-    def _lease_left(self) -> float:
-        """Seconds until the job must die, unless the agent has moved the lease on (CLOCK_BOOTTIME: counts suspend)."""
-        if self._lease_until is None:
-            return 3600.0
-        return self._lease_until - _LEASE_MARGIN_SECONDS - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def _read_lease(self) -> float | None:
-        try:
-            return int(self._directory.read(jobfiles.LEASE)) / 1000
-        except FileNotFoundError:  # no lease: the bench, not a queue, is our agent
-            return None
-
-
-def _signals_to_pipe() -> int:
-    """A descriptor that becomes readable when SIGTERM arrives."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer)
-    signal.signal(signal.SIGTERM, lambda received, frame: None)
-    return reader
+        return max(0.0, min(*waits, self._stops.lease_left())) * 1000 + 1

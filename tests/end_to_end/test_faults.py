@@ -133,13 +133,14 @@ def test_an_output_directory_that_fills_up_is_said_and_keeps_the_artifacts(
 
 
 def test_a_full_store_is_a_warning_and_the_next_job_is_whole(host: Any, small_store: Path) -> None:
-    """Artifacts that do not fit into the store are said to be missing; no half of one stays, and smaller ones fit."""
+    """Artifacts that do not fit into the store are named; no half of one stays, smaller ones fit, the outcome stays."""
     host.start()
-    script = "head -c 8M /dev/urandom > made; echo done"
-    done = host.dayfly("run", "--json", "--artifact", "made", "--", "sh", "-c", script)
+    script = "head -c 8M /dev/urandom > made; echo small > least; exit 3"
+    done = host.dayfly("run", "--json", "--artifact", "made", "--artifact", "least", "--", "sh", "-c", script)
     result = json.loads(done.stdout)
-    assert (result["outcome"], result["artifacts"], done.returncode) == ("succeeded", [], 0)
-    assert any(re.search(r"stored in .*[Nn]o space left", warning) for warning in result["warnings"]), result
+    assert (result["outcome"], done.returncode) == ("failed", 3)
+    assert [each["path"] for each in result["artifacts"]] == ["least"]
+    assert any(re.search(r"'made' cannot be stored in .*[Nn]o space left", each) for each in result["warnings"]), result
     assert not list(small_store.glob("blobs/tmp-*"))
     small = host.dayfly("run", "--artifact", "made", "--", "sh", "-c", "echo small > made")
     assert small.returncode == 0, small.stderr

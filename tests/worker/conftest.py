@@ -30,7 +30,7 @@ DEADLINE_SECONDS = 60.0
 
 _PROGRAM = """
 import sys
-from pathlib import Path
+from pathlib import Path, PosixPath
 from dayfly.worker.agent import serve
 from dayfly.worker.settings import Allowed, WorkerSettings
 fields = {fields!r}
@@ -101,7 +101,8 @@ class Worker:
 
     @property
     def store(self) -> FileStore:
-        return FileStore(WorkerSettings(home=self.home, url=self.url, name="w").store)
+        directory = self.fields.get("store_directory")
+        return FileStore(WorkerSettings(self.home, self.url, "w", store_directory=directory).store)
 
 
 @dataclass
@@ -143,7 +144,7 @@ def worker(home: Path, valkey: str, nothing_left: None, lacks: Any) -> Iterator[
     """Two slots of one cpu, 256 MiB and 256 MiB of disk; not started yet."""
     if os.geteuid() != 0:
         lacks("root")
-    home.mkdir(mode=0o700)
+    home.mkdir(mode=0o700, exist_ok=True)
     fields = {"slots": 2, "cpus": 2.0, "memory_bytes": 512 << 20, "disk_bytes": 512 << 20}
     worker = Worker(home, valkey, fields)
     yield worker
@@ -152,6 +153,17 @@ def worker(home: Path, valkey: str, nothing_left: None, lacks: Any) -> Iterator[
     with contextlib.suppress(OSError):
         for directory in glob.glob(f"/sys/fs/cgroup/*/dayfly-{WorkerSettings(home, valkey, 'w').cgroup_tag}"):
             os.rmdir(directory)
+
+
+@pytest.fixture
+def small_home(home: Path, nothing_left: None, lacks: Any) -> Iterator[Path]:
+    """DAYFLY_HOME lies on a file system of 48 MiB of its own."""
+    if os.geteuid() != 0:
+        lacks("root")
+    home.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=700", "tmpfs", home], check=True)
+    yield home
+    subprocess.run(["umount", home], check=True)
 
 
 def until(is_true: Any) -> None:

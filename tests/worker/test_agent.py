@@ -1,6 +1,7 @@
 """A worker from claim to clean-up, with real containers on a real Valkey."""
 
 import os
+import select
 import signal
 import time
 
@@ -11,6 +12,7 @@ from dayfly.jobs.result import CLIENT_LOST
 from dayfly.jobs.state import Outcome
 from dayfly.queue import keys
 from dayfly.queue.connection import connect
+from dayfly.worker import jobfiles
 from dayfly.worker.delivery import deliver
 
 pytestmark = pytest.mark.kernel
@@ -110,6 +112,33 @@ def test_a_cancelled_job_ends_as_cancelled_whatever_it_does(worker, queue, is_ur
     queue.producer.cancel(job_id, now=is_urgent)
     assert queue.result(job_id).outcome is Outcome.CANCELLED
     assert [line.data for line in follower] == ([] if is_urgent else [b"heard\n"])
+
+
+def test_a_cancel_ends_the_collecting_of_artifacts(worker, queue):
+    """A job that is cancelled while an hour's worth of artifacts is collected ends at once, with those taken so far."""
+    worker.start()
+    job_id = queue.submit(script="echo small > a; truncate -s 60G made", artifacts=["*"])
+    queue.await_state(job_id, "collecting")
+    queue.producer.cancel(job_id)
+    result = queue.result(job_id)
+    assert (result.outcome, result.exit_code) == (Outcome.CANCELLED, 0)
+    assert [each.path for each in result.artifacts] == ["a"]
+    assert "artifacts: stopped after 1 files: the job was cancelled" in result.warnings
+
+
+def test_a_keeper_that_collects_does_not_outlive_its_lease(worker, queue):
+    """A keeper whose agent is dead gives up its artifacts with its lease, for the job may run elsewhere by now."""
+    worker.fields["lease_seconds"] = 2.0
+    worker.start()
+    job_id = queue.submit(script="truncate -s 60G made", artifacts=["*"])
+    queue.await_state(job_id, "collecting")
+    keeper = os.pidfd_open(worker.keeper_of(job_id))
+    worker.kill()
+    assert select.select([keeper], [], [], 20.0)[0]
+    os.close(keeper)
+    ending = jobfiles.read_exit(str(worker.home / "jobs" / job_id))
+    assert (ending.cause, ending.artifacts) == ("lease_lost", ())
+    queue.producer.cancel(job_id)
 
 
 def test_jobs_cancelled_at_any_moment_end_once_as_cancelled_or_as_they_were(worker, queue):

@@ -1,0 +1,73 @@
+"""What a host in trouble does to a job: its result says what failed, on what and why, and the log so far is there."""
+
+import contextlib
+import shutil
+
+import pytest
+
+from dayfly.jobs.state import Outcome
+
+pytestmark = pytest.mark.kernel
+
+
+def _whole_log(worker, job_id):
+    return b"".join(frame.payload for frame in worker.store.read_log(job_id) if frame.stream == 1)
+
+
+@pytest.mark.usefixtures("small_home")
+def test_a_log_that_fills_the_workers_disk_is_a_fault_that_says_so(worker, queue, tmp_path):
+    """The result of the job is ours, names the file and the remedy, and the log up to there is kept."""
+    worker.fields["store_directory"] = tmp_path / "store"
+    worker.start()
+    job_id = queue.submit(script="echo first; head -c 100M /dev/zero | tr '\\0' 'x'", retry=0, limits={"disk": "8M"})
+    result = queue.result(job_id)
+    assert result.outcome is Outcome.LOST
+    assert "cannot write the job's log" in result.message
+    assert f"{worker.home}/jobs/{job_id}/log" in result.message
+    assert "No space left on device; the disk that holds DAYFLY_HOME is full" in result.message
+    assert _whole_log(worker, job_id).startswith(b"first\nxxxx")
+    assert queue.result(queue.submit(script="true", limits={"disk": "8M"})).outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.usefixtures("small_home")
+def test_an_end_that_does_not_fit_the_workers_disk_is_told_short(worker, queue, tmp_path):
+    """What a full disk has no room for is left out and named; how the job ended stays as it was."""
+    worker.fields["store_directory"] = tmp_path / "store"
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    worker.start()
+    script = "seq -f f%g 2000 | xargs touch; echo ready; until test -e /marks/go; do sleep 0.02; done; exit 3"
+    mount = {"source": str(marks), "target": "/marks", "writable": True}
+    job_id = queue.submit(script=script, mounts=[mount], artifacts=["f*"], limits={"disk": "20M"}, retry=0)
+    _await_line(queue, job_id)
+    _fill(worker.home / "filler")
+    (marks / "go").touch()
+    result = queue.result(job_id)
+    assert (result.outcome, result.exit_code, result.artifacts) == (Outcome.FAILED, 3, ())
+    assert any("exit.json: No space left on device" in each and "2000 artifacts" in each for each in result.warnings)
+    (worker.home / "filler").unlink()
+
+
+def _await_line(queue, job_id):
+    """Until the job has written something."""
+    next(line for line in queue.stream.follow(job_id) if line.stream == 1)
+
+
+def _fill(path):
+    """Write until the disk is full."""
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_directory_that_is_removed_under_a_job_loses_it_and_says_so(worker, queue):
+    """The job is lost with a message about its directory, and the worker goes on."""
+    worker.start()
+    job_id = queue.submit(script="sleep 0.3; echo late", retry=0)
+    queue.await_state(job_id, "running")
+    shutil.rmtree(worker.home / "jobs" / job_id)
+    result = queue.result(job_id)
+    assert result.outcome is Outcome.LOST
+    assert "its directory on the worker was removed" in result.message
+    assert queue.result(queue.submit(script="true")).outcome is Outcome.SUCCEEDED
+    assert f"jobs/{job_id}" in worker.log_path.read_text()
