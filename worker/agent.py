@@ -38,7 +38,7 @@ from dayfly.worker.roster import Roster
 from dayfly.worker.running import RunningJob
 from dayfly.worker.settings import WorkerSettings
 from dayfly.worker.starting import Starter
-from dayfly.worker.stopping import DRAIN, LEAVE, signals
+from dayfly.worker.stopping import DRAIN, LEAVE
 from dayfly.worker.store import FileStore
 from dayfly.worker.sweeper import Sweeper
 from dayfly.worker.warm import Keeper, WarmKeepers
@@ -49,12 +49,15 @@ _KEEPERS_LEAVE_SECONDS = 10.0
 log = structlog.get_logger()
 
 
-def serve(settings: WorkerSettings) -> bool:
-    """Serve until told to leave; True when it was for want of work (`idle_exit_seconds`). Raises DayflyError."""
+def serve(settings: WorkerSettings, told: int) -> bool:
+    """Serve until told to leave (stopping.py); True when it was for want of work (`idle_exit_seconds`).
+
+    Raises DayflyError.
+    """
     events.configure()
     places = Places(settings.home)
     places.make()
-    with places.held(), signals() as told, Agent(settings, places, told) as agent:
+    with places.held(), Agent(settings, places, told) as agent:
         return agent.run()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -102,6 +103,24 @@ def test_a_job_waits_for_a_redis_that_comes_back(host: Any, tmp_path: Path) -> N
             host.stop()
         finally:
             redis.execute_command("ACL", "DELUSER", "fleet")
+
+
+_STOP_AT_IMPORT = """
+import os, signal, sys
+def stop(event, arguments):
+    if event == "import" and arguments[0] == "dayfly.config":
+        os.kill(os.getpid(), signal.SIGTERM)
+sys.addaudithook(stop)
+"""
+
+
+def test_a_worker_that_is_told_to_stop_while_it_still_loads_leaves_in_order(host: Any, tmp_path: Path) -> None:
+    """SIGTERM long before the worker serves is heeded as soon as it does: exit code 0, and nothing is left."""
+    (tmp_path / "sitecustomize.py").write_text(_STOP_AT_IMPORT)
+    host.environment["PYTHONPATH"] = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    host.start()
+    assert host.worker.wait(60) == 0, host.worker_log.read_text()
+    assert '"event": "worker ends"' in host.worker_log.read_text()
 
 
 def test_an_output_directory_that_cannot_be_written_is_refused_first(

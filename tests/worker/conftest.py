@@ -33,8 +33,11 @@ import sys
 from pathlib import Path, PosixPath
 from dayfly.worker.agent import serve
 from dayfly.worker.settings import Allowed, WorkerSettings
+from dayfly.worker.stopping import signals
 fields = {fields!r}
-is_idle = serve(WorkerSettings(home=Path({home!r}), url={url!r}, name="w", allow=Allowed(None, None, True), **fields))
+settings = WorkerSettings(home=Path({home!r}), url={url!r}, name="w", allow=Allowed(None, None, True), **fields)
+with signals() as told:
+    is_idle = serve(settings, told)
 sys.exit(7 if is_idle else 0)
 """
 

@@ -27,16 +27,19 @@ def command(url: str | None, labels: tuple[str, ...], idle_exit: str | None, emb
 
     SIGTERM: finish what runs and take nothing new; a second SIGTERM: requeue what runs.
     """
-    if embedded:
-        _settle_down()
-    from dayfly.config import load
+    from dayfly.worker.stopping import signals
 
-    given = {f"worker.{name}": value for name, value in flags.items()}
-    settings = load({**given, "client.url": url, "worker.labels": labels, "worker.idle": idle_exit})
-    if embedded:
-        _serve_embedded(settings)
-    else:
-        _serve(settings, ends_when_idle=idle_exit is not None)
+    with signals() as told:  # before all else: what is told while we still load is heeded too
+        if embedded:
+            _settle_down()
+        from dayfly.config import load
+
+        given = {f"worker.{name}": value for name, value in flags.items()}
+        settings = load({**given, "client.url": url, "worker.labels": labels, "worker.idle": idle_exit})
+        if embedded:
+            _serve_embedded(settings, told)
+        else:
+            _serve(settings, told, ends_when_idle=idle_exit is not None)
 
 
 def _settle_down() -> None:
@@ -48,7 +51,7 @@ def _settle_down() -> None:
     os.umask(0o022)
 
 
-def _serve(settings: Settings, *, ends_when_idle: bool) -> None:
+def _serve(settings: Settings, told: int, *, ends_when_idle: bool) -> None:
     from dayfly.address import find_address
     from dayfly.jobs.errors import DayflyError
     from dayfly.settings import worker_settings
@@ -60,10 +63,10 @@ def _serve(settings: Settings, *, ends_when_idle: bool) -> None:
             "no Redis is configured for this worker",
             remedy="give --url or set DAYFLY_URL; `dayfly up` starts an embedded Redis with a worker",
         )
-    serve(worker_settings(settings, url=address.url, is_embedded=False, ends_when_idle=ends_when_idle))
+    serve(worker_settings(settings, url=address.url, is_embedded=False, ends_when_idle=ends_when_idle), told)
 
 
-def _serve_embedded(settings: Settings) -> None:
+def _serve_embedded(settings: Settings, told: int) -> None:
     """Until a signal, or until idle with nobody left who uses the stack; then the server goes with us."""
     from dayfly.config import home_directory
     from dayfly.embedded import Stack
@@ -73,6 +76,6 @@ def _serve_embedded(settings: Settings) -> None:
     stack = Stack(home_directory(settings))
     while True:
         plan = worker_settings(settings, url=stack.url, is_embedded=True, ends_when_idle=not stack.is_kept())
-        is_idle = serve(plan)
+        is_idle = serve(plan, told)
         if not is_idle or stack.end_if_unused():
             return
