@@ -1,7 +1,8 @@
 """What a job needs of a host, and the name of the list it waits in.
 
 A queue is one list per demand class: jobs of one class are alike to a host, so that a claim costs O(classes) and
-never O(depth). Demands are rounded up, so that a few hundred classes are enough and a host is never overcommitted:
+never O(depth). Demands are rounded up, so that a few hundred classes are enough and a host is never overcommitted.
+What a host has may lie between two steps: claim.lua sees to a job that asks for nearly all of it.
 
 - cpus: to 0.05 up to 1, 0.25 up to 4, 0.5 up to 8, whole cpus above;
 - memory, disk: to three significant bits after the first (at most 12.5 % more); 512M, 1.5G, 2G, 3G, 5G, 10G stay
@@ -18,7 +19,6 @@ part of addresses in rq-dashboard.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,9 +92,16 @@ class Demand:
             share.disk_mib if self.disk_mib is None else self.disk_mib,
         )
 
-    def accepts(self, host: str, labels: Mapping[str, str]) -> bool:
-        """Whether a host of that id and those labels may take it, whatever it has free."""
-        return self.host in (None, host) and all(labels.get(key) == value for key, value in self.labels)
+
+def stated_need(spec: JobSpec) -> str:
+    """cpus:memory:disk as the job states them, as in a class's name but not rounded to its steps."""
+    limits = spec.limits
+    numbers = (
+        None if limits.cpus is None else _ceil(limits.cpus * 1000),
+        None if limits.memory_bytes is None else _whole_mib(limits.memory_bytes),
+        None if limits.disk_bytes is None else _whole_mib(limits.disk_bytes),
+    )
+    return ":".join("-" if number is None else str(number) for number in numbers)
 
 
 def round_cpus(cpus: float) -> int:
@@ -106,7 +113,7 @@ def round_cpus(cpus: float) -> int:
 
 def round_mib(size_bytes: int) -> int:
     """MiB, rounded up to a whole one and then to four significant bits."""
-    mib = max(-(-size_bytes // (1 << 20)), 1)
+    mib = _whole_mib(size_bytes)
     shift = max(mib.bit_length() - 4, 0)
     return -(-mib >> shift) << shift
 
@@ -124,33 +131,6 @@ def class_name(queue: str, demand: Demand) -> str:
     return f"{queue}@{':'.join(parts)}"
 
 
-def parse_class_name(name: str) -> tuple[str, Demand]:
-    """Queue and demand of a name that class_name() made; ValueError for any other."""
-    queue, at, rest = name.partition("@")
-    parts = rest.split(":")
-    if not queue or not at or len(parts) < 3:
-        raise ValueError(f"not the name of a demand class: {name[:80]!r}")
-    tagged = {part[:1]: part[1:] for part in parts[3:]}
-    cpus, memory, disk = (None if part == "-" else int(part) for part in parts[:3])
-    priority, host, labels = tagged.pop("p", "0"), tagged.pop("h", None), tagged.pop("l", "")
-    demand = Demand(
-        cpus_milli=cpus,
-        memory_mib=memory,
-        disk_mib=disk,
-        priority=int(priority),
-        labels=_parse_labels(labels),
-        host=None if host is None else _unescape(host),
-    )
-    if tagged or class_name(queue, demand) != name:
-        raise ValueError(f"not the name of a demand class: {name[:80]!r}")
-    return queue, demand
-
-
-def _parse_labels(text: str) -> tuple[tuple[str, str], ...]:
-    pairs = (item.partition("=") for item in text.split(",") if item)
-    return tuple(sorted((_unescape(key), _unescape(value)) for key, _, value in pairs))
-
-
 def _label(key: str, value: str) -> str:
     return f"{_escape(key)}={_escape(value)}" if value else _escape(key)
 
@@ -161,11 +141,8 @@ def _escape(text: str) -> str:
     return "".join(chr(byte) if chr(byte) in _PLAIN else f"~{byte:02X}" for byte in text.encode())
 
 
-def _unescape(text: str) -> str:
-    first, *escaped = text.split("~")
-    if not escaped:
-        return text
-    return (first.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in escaped)).decode()
+def _whole_mib(size_bytes: int) -> int:
+    return max(-(-size_bytes // (1 << 20)), 1)
 
 
 def _ceil(value: float) -> int:

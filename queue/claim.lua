@@ -3,12 +3,16 @@
 -- It costs O(classes): jobs of one class are alike to a worker, so only the classes' heads are looked at, in the order
 -- of the index. Nothing is scanned; a thousand jobs that do not fit are one class.
 --
+-- Demands are rounded up, so the last job that a worker could hold may be in a class that is larger than all it has: such
+-- a class is looked into for the job's own demand (`need`), no further than NEAR_BY, when the worker is empty.
+--
 -- Fairness: small jobs could for ever slip past a large one that never finds enough free. A head that was refused for
 -- longer than the worker's patience therefore reserves a worker that could hold it when empty. That worker takes
 -- nothing but what is ahead of it (a higher priority) until it has taken this one, somebody else has, or the
 -- reservation has run out.
 
 local RESERVED = OWN .. ':reserved'
+local NEAR_BY = 100
 
 -- Whether the worker may take such a job at all, whatever it has free.
 local function accepts(worker, demand)
@@ -27,14 +31,15 @@ local function fits(worker, demand, room)
     and (demand.disk or worker.share[3]) <= room[3]
 end
 
+local FIELDS = {'status', 'data', 'dayfly_queued_at', 'dayfly_client', 'dayfly_attempts', 'dayfly_queue_timeout'}
+
 -- The head of the index's entry, that is a job which really is queued. Ids whose hash has expired, was deleted or was
 -- moved on by somebody else are dropped.
 local function pop(class)
   for _ = 1, 1000 do
     local id = call('LPOP', list_key(class))
     if not id then break end
-    local job = call('HMGET', job_key(id), 'status', 'data', 'dayfly_queued_at', 'dayfly_client', 'dayfly_attempts',
-      'dayfly_queue_timeout')
+    local job = call('HMGET', job_key(id), unpack(FIELDS))
     if job[1] == 'queued' and job[2] then
       index(class)
       return id, job
@@ -42,6 +47,25 @@ local function pop(class)
   end
   index(class)
   return nil
+end
+
+-- The first job of a class too large for the worker that, unrounded, is not; nil for none. Rounding adds a cpu or an
+-- eighth at most.
+local function nearly_all(worker, class, demand)
+  local offer = worker.offer
+  if (demand.cpus or 0) > offer[1] + 1000 or (demand.memory or 0) > offer[2] * 1.2 or (demand.disk or 0) > offer[3] * 1.2
+  then return nil end
+  for _, id in ipairs(call('LRANGE', list_key(class), 0, NEAR_BY - 1)) do
+    local job = call('HMGET', job_key(id), 'need', 'status')
+    if job[1] and job[2] == 'queued' and fits(worker, demand_of('@' .. job[1]), offer) then return id end
+  end
+end
+
+-- Take that job, which is not always the head.
+local function take(class, id)
+  call('LREM', list_key(class), 1, id)
+  index(class)
+  return call('HMGET', job_key(id), unpack(FIELDS))
 end
 
 local function forget_reservation(worker, id)
@@ -53,16 +77,14 @@ local function reservation(worker, at)
   local held = call('HGET', RESERVED, 'worker:' .. worker.name)
   if not held then return nil end
   local class, id, expires = string.match(held, '^(.*)\n(.*)\n(.*)$')
-  if tonumber(expires) > at and call('LINDEX', list_key(class), 0) == id then return class end
+  if tonumber(expires) > at and call('LPOS', list_key(class), id, 'MAXLEN', NEAR_BY) then return class end
   forget_reservation(worker.name, id)
   return nil
 end
 
--- The head of `class` does not fit now: reserve this worker for it when it has been refused long enough.
+-- `head` of `class` does not fit now: reserve this worker for it when it has been refused long enough.
 -- Returns 'reserved', 'noted', or 'elsewhere' when another worker is being kept free for it already.
-local function refuse(worker, class, at)
-  local head = call('LINDEX', list_key(class), 0)
-  if not head then return 'elsewhere' end
+local function refuse(worker, class, head, at)
   local other = call('HGET', RESERVED, 'job:' .. head)
   if other then
     local name, expires = string.match(other, '^(.*)\n(.*)$')
@@ -120,6 +142,7 @@ local function claim(description, execution, cpus, memory, disk)
   local at = now()
   local only = reservation(worker, at)
   local may_reserve = not only
+  local is_empty = free[1] >= worker.offer[1] and free[2] >= worker.offer[2] and free[3] >= worker.offer[3]
   for _, queue in ipairs(worker.queues) do
     for _, class in ipairs(call('ZRANGE', OWN .. ':index:' .. queue, 0, -1)) do
       local demand = demand_of(class)
@@ -127,10 +150,19 @@ local function claim(description, execution, cpus, memory, disk)
         if fits(worker, demand, free) then
           local id, job = pop(class)
           if id then return hold(worker, id, class, job, execution, at) end
-        elseif may_reserve and fits(worker, demand, worker.offer) then
-          local answer = refuse(worker, class, at)
-          if answer == 'reserved' then return false end
-          if answer == 'noted' then may_reserve = false end
+        else
+          local waits
+          if fits(worker, demand, worker.offer) then
+            waits = call('LINDEX', list_key(class), 0)
+          else
+            waits = nearly_all(worker, class, demand)
+            if waits and is_empty then return hold(worker, waits, class, take(class, waits), execution, at) end
+          end
+          if may_reserve and waits then
+            local answer = refuse(worker, class, waits, at)
+            if answer == 'reserved' then return false end
+            if answer == 'noted' then may_reserve = false end
+          end
         end
       end
       if class == only then return false end

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import TYPE_CHECKING
 
-from dayfly.jobs.demand import Demand, class_name
+from dayfly.jobs.demand import Demand, class_name, stated_need
 from dayfly.jobs.errors import SpecError
 from dayfly.jobs.state import Outcome
 from dayfly.queue import aftermath, keys, scripts
@@ -70,7 +70,12 @@ class Intake:
             holder = scripts.RESERVE(self._redis, spec.unique, job_id).decode()
             if holder != job_id:
                 raise PayloadError(f"job {holder} has the unique key {spec.unique!r} and is not finished")
-        options = {"delay": spec.delay_seconds, "queue_timeout": spec.queue_timeout_seconds, "unique": spec.unique}
+        options = {
+            "need": stated_need(spec),
+            "delay": spec.delay_seconds,
+            "queue_timeout": spec.queue_timeout_seconds,
+            "unique": spec.unique,
+        }
         scripts.ADOPT(
             self._redis,
             queue,

@@ -19,7 +19,7 @@ from rq import Queue
 from rq.job import Dependency, Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from dayfly.jobs.demand import Demand, class_name
+from dayfly.jobs.demand import Demand, class_name, stated_need
 from dayfly.jobs.errors import JobNotFound, QueueError
 from dayfly.jobs.ids import new_id
 from dayfly.jobs.spec import AfterWhen, JobSpec
@@ -178,6 +178,7 @@ def _enqueue(pipeline: Pipeline, job: Job, spec: JobSpec, options: str) -> None:
 
 def _options(spec: JobSpec, client_lease: bool, retry_of: str | None) -> str:
     stated = {
+        "need": stated_need(spec),
         "delay": spec.delay_seconds,
         "queue_timeout": spec.queue_timeout_seconds,
         "unique": spec.unique,

@@ -1,11 +1,12 @@
 -- stamp: what makes a job of RQ's one of ours.
 
--- `options`: delay, queue_timeout (seconds), unique, client (seconds of the client's lease), retry_of.
+-- `options`: need (what it asks, not rounded as its class is), delay, queue_timeout (seconds), unique, client (seconds of
+-- the client's lease), retry_of.
 -- Returns the job's sequence number.
 local function stamp(id, class, options, at)
   local key = job_key(id)
   local seq = call('INCR', OWN .. ':seq')
-  call('HSET', key, 'need', string.match(class, '@(.*)$'), 'seq', seq, 'dayfly_queue', queue_of(class),
+  call('HSET', key, 'need', options.need, 'seq', seq, 'dayfly_queue', queue_of(class),
     'dayfly_submitted_at', text(at))
   call('ZADD', OWN .. ':jobs', text(at), id)
   call('ZADD', OWN .. ':ids', 0, id)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dayfly.jobs.ids import born_at, is_id, new_id
+from dayfly.jobs.ids import is_id, new_id
 
 
 def test_ids_are_unique_and_whole():
@@ -12,13 +12,6 @@ def test_ids_are_unique_and_whole():
     ids = [new_id() for _ in range(10_000)]
     assert len(set(ids)) == len(ids)
     assert all(is_id(each) for each in ids)
-
-
-def test_an_id_tells_when_it_was_made():
-    """Its first ten letters are the milliseconds of its birth."""
-    before = time.time()
-    born = born_at(new_id())
-    assert before - 0.001 <= born <= time.time()
 
 
 def test_ids_sort_by_time(monkeypatch):
@@ -36,5 +29,3 @@ def test_ids_sort_by_time(monkeypatch):
 def test_what_is_no_id_is_recognised(text):
     """Prefixes, lower case, letters outside the alphabet, times past the year 10889."""
     assert not is_id(text)
-    with pytest.raises(ValueError, match="not a job id"):
-        born_at(text)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from dayfly.jobs.demand import Demand, class_name, parse_class_name
 from dayfly.jobs.door import read_job
 from dayfly.jobs.schema import json_schema
 from dayfly.jobs.spec import (
@@ -139,13 +138,6 @@ def test_a_canonical_document_stays_as_it_is(spec):
 def test_the_schema_accepts_every_document_that_the_door_writes(spec):
     """An editor never marks as wrong what Dayfly itself wrote."""
     _VALIDATOR.validate(spec.to_document())
-
-
-@given(_SPECS)
-def test_every_job_has_a_class_that_can_be_read_back(spec):
-    """The queue's list, named after the demand."""
-    demand = Demand.of(spec)
-    assert parse_class_name(class_name(spec.queue, demand)) == (spec.queue, demand)
 
 
 @given(_SPECS)

@@ -158,3 +158,55 @@ def test_a_cancelled_head_frees_its_host(
 def _submit(producer: Producer, cpus: int, priority: int = 0) -> str:
     limits = Limits(cpus=cpus, memory_bytes=1 << 20, disk_bytes=1 << 20)
     return producer.submit(JobSpec(limits=limits, priority=priority))
+
+
+ODD = Capacity(4100, 102_400, 5000)  # between two steps of each
+
+
+def test_a_job_that_asks_for_all_that_a_worker_offers_is_taken(
+    producer: Producer, make_consumer: Callable[..., Consumer]
+) -> None:
+    """Its demand is rounded beyond what the worker has, and yet it fits: an empty worker takes it."""
+    consumer = make_consumer(offer=ODD)
+    job_id = producer.submit(_asking(ODD))
+    assert consumer.claim(ODD - CPU) is None
+    claim = consumer.claim(ODD)
+    assert claim is not None
+    assert claim.job_id == job_id
+    assert consumer.claim(ODD) is None
+
+
+def test_a_job_that_asks_for_more_than_a_worker_offers_is_not_taken_and_holds_nobody_up(
+    producer: Producer, make_consumer: Callable[..., Consumer]
+) -> None:
+    """Of two jobs of one class, the one that exceeds the worker waits for another; the one behind it is taken."""
+    consumer = make_consumer(offer=ODD, patience_seconds=0)
+    larger = producer.submit(_asking(ODD + Capacity(0, 1, 0)))
+    fitting = producer.submit(_asking(ODD))
+    claim = consumer.claim(ODD)
+    assert claim is not None
+    assert claim.job_id == fitting
+    assert consumer.claim(ODD) is None
+    other = make_consumer("w2", offer=ODD + Capacity(0, 1, 0)).claim(ODD + Capacity(0, 1, 0))
+    assert other is not None
+    assert other.job_id == larger
+
+
+def test_a_worker_is_kept_free_for_a_job_that_asks_for_all_of_it(
+    producer: Producer, make_consumer: Callable[..., Consumer]
+) -> None:
+    """While the worker is not empty it takes nothing that came later, so that it will be."""
+    consumer = make_consumer(offer=ODD, patience_seconds=0)
+    whole = producer.submit(_asking(ODD))
+    _submit(producer, 1)
+    assert consumer.claim(ODD - CPU) is None
+    claim = consumer.claim(ODD)
+    assert claim is not None
+    assert claim.job_id == whole
+
+
+def _asking(amount: Capacity) -> JobSpec:
+    limits = Limits(
+        cpus=amount.cpus_milli / 1000, memory_bytes=amount.memory_mib << 20, disk_bytes=amount.disk_mib << 20
+    )
+    return JobSpec(command=("true",), limits=limits)
