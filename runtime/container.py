@@ -34,16 +34,14 @@ loop device go with the descriptors. The control group's directories stay, by th
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from dayfly.runtime import syscalls
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
 from dayfly.runtime.disk import Disk, open_disk
 from dayfly.runtime.idrange import IdRange
 from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
-from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.rootfs import layout
-from dayfly.runtime.shape import ContainerPlan, Shape
+from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,16 @@ class Host:
 class Container:
     """One container. What it is made of is released in the reverse order by `discard`, which may be called twice."""
 
-    def __init__(self, shape: Shape, cgroup: Cgroup, disk: Disk, init: InitProcess, parts: ExitStack) -> None:
+    def __init__(
+        self, shape: Shape, effective: Quotas, cgroup: Cgroup, disk: Disk, init: InitProcess, parts: ExitStack
+    ) -> None:
         self.shape = shape
+        self.effective = effective
         self.disk = disk
         self.init = init
         self._cgroup = cgroup
         self._parts = parts
-        self.effective = cgroup.effective()
-        self._before = cgroup.usage()
+        self._before = cgroup.cpu_seconds()
 
     @classmethod
     def prepare(cls, host: Host, shape: Shape, token: str) -> "Container":
@@ -74,29 +74,18 @@ class Container:
         with ExitStack() as parts:
             ids = IdRange.acquire()
             parts.callback(ids.release)
+            birthright = Birthright(shape, ids.first, host.hierarchy.version == 2, host.seccomp_filter)
+            init = InitProcess.fork(host.stage, birthright)
+            parts.callback(init.close)
             cgroup = host.hierarchy.create(token)
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas)
             disk = open_disk(host.home, shape.disk_bytes or 0, token, layout(shape.host_trees))
             parts.callback(disk.discard)
-            namespaces = Namespaces.make(ids.first, shape.network)
-            parts.callback(namespaces.close)
-            _map_owners(disk, namespaces)
-            init = InitProcess.fork(
-                host.stage,
-                Birthright(
-                    shape=shape,
-                    first_id=ids.first,
-                    disk_fd=disk.mount_fd,
-                    namespaces=namespaces,
-                    cgroup=cgroup,
-                    has_cgroup2=host.hierarchy.version == 2,
-                    seccomp_filter=host.seccomp_filter,
-                ),
-            )
-            parts.callback(init.close)
-            init.await_ready()
-            return cls(shape, cgroup, disk, init, parts.pop_all())
+            effective = cgroup.effective()
+            parts.callback(init.close)  # from here on it holds both, and must go before them
+            init.await_ready(disk.mount_fd, cgroup.joins)
+            return cls(shape, effective, cgroup, disk, init, parts.pop_all())
 
     def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
         """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed."""
@@ -110,10 +99,11 @@ class Container:
     def usage(self) -> Usage:
         """What the job used; the processor time of the preparation is not the job's."""
         now = self._cgroup.usage()
+        user, system = self._before
         return replace(
             now,
-            cpu_user_seconds=_difference(now.cpu_user_seconds, self._before.cpu_user_seconds),
-            cpu_system_seconds=_difference(now.cpu_system_seconds, self._before.cpu_system_seconds),
+            cpu_user_seconds=_difference(now.cpu_user_seconds, user),
+            cpu_system_seconds=_difference(now.cpu_system_seconds, system),
         )
 
     def oom(self) -> Oom:
@@ -127,12 +117,6 @@ class Container:
     def discard(self) -> None:
         """Kill, unmount, free. What was written and not collected is lost, which is the point of it."""
         self._parts.close()
-
-
-def _map_owners(disk: Disk, namespaces: Namespaces) -> None:
-    """Ids on the disk are those the job sees, so that a frozen upper fits any later range."""
-    flags = syscalls.MOUNT_ATTR_IDMAP
-    syscalls.mount_setattr(disk.mount_fd, "", syscalls.AT_EMPTY_PATH, flags, userns_fd=namespaces.user)
 
 
 def _difference(now: float | None, before: float | None) -> float | None:

@@ -56,16 +56,18 @@ class Detach:
 
 
 @dataclass(frozen=True, slots=True)
-class Attach:
-    """Attach a detached mount."""
+class AttachDisk:
+    """Attach the job's disk. Ids on it are those the job sees, so that a frozen upper fits any later range."""
 
     fd: int
     target: str
+    user_namespace: int
 
     def describe(self) -> str:
         return f"attach the job's disk at {self.target}"
 
     def apply(self) -> None:
+        sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, sys.MOUNT_ATTR_IDMAP, userns_fd=self.user_namespace)
         sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
 
 
@@ -139,6 +141,20 @@ class Bind:
 
     def apply(self) -> None:
         sys.mount(self.source, self.target, None, sys.MS_BIND)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Move a mount, with those below it."""
+
+    source: str
+    target: str
+
+    def describe(self) -> str:
+        return f"move {self.source} to {self.target}"
+
+    def apply(self) -> None:
+        sys.mount(self.source, self.target, None, sys.MS_MOVE)
 
 
 @dataclass(frozen=True, slots=True)

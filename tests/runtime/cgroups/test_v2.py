@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.cgroups import mounts, v2, v2_limits
+from dayfly.runtime.cgroups import mounts, tasks, v2, v2_limits
 from dayfly.runtime.cgroups.readings import Oom, Pressure
 from dayfly.runtime.shape import IoQuota, Quotas
 
@@ -155,7 +155,7 @@ def test_kill_and_empty_on_the_real_tree(unified: str, token: str) -> None:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        group.join_self()
+        tasks.join(group.joins)
         if os.fork() == 0:
             os.setsid()
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -175,14 +175,3 @@ def test_kill_and_empty_on_the_real_tree(unified: str, token: str) -> None:
     os.rmdir(hierarchy.directory)
     os.close(reader)
     os.close(writer)
-
-
-@pytest.mark.kernel
-def test_a_child_can_be_born_in_the_group(unified: str, token: str) -> None:
-    """`clone_fd` is a descriptor of the group's directory, as CLONE_INTO_CGROUP wants."""
-    hierarchy = v2.Hierarchy(f"test{token[:8]}", unified, dict.fromkeys(v2.CONTROLLERS, "not asked for"))
-    group = hierarchy.create(token)
-    assert group.clone_fd is not None
-    assert os.readlink(f"/proc/self/fd/{group.clone_fd}") == os.path.join(hierarchy.directory, token)
-    assert group.discard()
-    os.rmdir(hierarchy.directory)
