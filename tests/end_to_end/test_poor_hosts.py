@@ -116,10 +116,10 @@ def test_what_a_killed_job_leaves_on_a_disk_without_a_limit_is_swept(host: Host)
 def test_files_of_a_job_on_a_disk_without_a_limit_belong_to_the_job(host: Host) -> None:
     """Owners are mapped as on the other kind of disk, and the root is copy-on-write."""
     host.start(lacking(_NO_LOOPS))
-    script = "stat -c %u:%g /tmp . ; touch /usr/lib/made; chown 7:8 /usr/lib/made; stat -c %u:%g /usr/lib/made"
+    script = "stat -c %u:%g /tmp . ; touch /opt/made; chown 7:8 /opt/made; stat -c %u:%g /opt/made"
     done = host.dayfly("run", "--", "sh", "-ec", script)
     assert done.stdout.split() == ["0:0", "0:0", "7:8"], done.stderr
-    assert not Path("/usr/lib/made").exists()
+    assert not Path("/opt/made").exists()
 
 
 _FAULTS = {
@@ -151,6 +151,25 @@ def test_run_does_not_wait_for_a_host_that_can_make_no_container(dayfly: Any, un
     assert done.returncode == 125, done.stderr
     assert re.search(said, done.stderr), done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def kernel_without_overlay() -> None:
+    """Only a kernel that was built or booted so: nothing in front of a program can take a file system away."""
+    if "\toverlay\n" in Path("/proc/filesystems").read_text():
+        pytest.skip("this kernel has overlay; tests/guest/test_guest.py boots one that has not")
+
+
+@pytest.mark.usefixtures("kernel_without_overlay")
+def test_a_kernel_without_overlay_is_named(dayfly: Any, worker_under: Any) -> None:
+    """By the worker, by run with the embedded one, and by doctor."""
+    said = r"mount an overlay of 1 layers at root.*: No such device; this kernel lacks the file system"
+    for done in (worker_under([]), dayfly([], "run", "--", "true")):
+        assert done.returncode == 125, done.stderr
+        assert re.search(said, done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
+    found = json.loads(dayfly([], "doctor", "--json").stdout)
+    assert "overlay" in {each["name"] for each in found if each["verdict"] == "missing"}
 
 
 @pytest.mark.parametrize(("under", "said"), _FAULTS.values(), ids=_FAULTS)
