@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from dayfly.jobs.errors import HostError, QueueError, Unsupported
+from dayfly.jobs.errors import HostError, QueueError
 from dayfly.queue.connection import Backoff, connect
 from dayfly.queue.consumer import Consumer
 from dayfly.queue.foreign import Intake
@@ -29,7 +29,7 @@ from dayfly.worker.adoption import adopt
 from dayfly.worker.capacity import open_ledger
 from dayfly.worker.exit import NAME as EXIT
 from dayfly.worker.finishing import Finisher, is_kept
-from dayfly.worker.host import host_id
+from dayfly.worker.host import host_id, need_root
 from dayfly.worker.housekeeping import Housekeeping
 from dayfly.worker.launcher_client import Launcher
 from dayfly.worker.liaison import Liaison
@@ -53,20 +53,11 @@ log = structlog.get_logger()
 def serve(settings: WorkerSettings) -> bool:
     """Serve until told to leave; True when it was for want of work (`idle_exit_seconds`). Raises DayflyError."""
     events.configure()
-    _need_root()
+    need_root()
     places = Places(settings.home)
     places.make()
     with places.held(), signals() as told, Agent(settings, places, told) as agent:
         return agent.run()
-
-
-def _need_root() -> None:
-    if os.geteuid() != 0:
-        raise Unsupported(
-            "serve jobs",
-            reason=f"uid {os.geteuid()} is not root, and without it this version cannot isolate a job",
-            remedy="run the worker as root; to submit jobs, only DAYFLY_URL is needed",
-        )
 
 
 class Agent:
