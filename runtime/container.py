@@ -7,7 +7,8 @@ the namespaces that must belong to the job's user namespace (`namespaces.py`). *
 and becomes PID 1 (`init.py`).
 
 Prepared ahead, from a `Shape`, before any job is known:
- 1. a range of ids (`idrange.py`), a control group with its limits, a disk of the quota's size;
+ 1. a range of ids (`idrange.py`), a control group with its limits, a disk of the quota's size (or, on a host that has
+    no such disks, a directory: `directory_disk.py`);
  2. user, net, IPC and UTS namespaces; loopback up;
  3. init: dies with the keeper; joins the control group, then leaves for a cgroup namespace whose root that group is,
     and for a mount namespace that *host* root owns, so that nothing the job may ever become can change a mount;
@@ -28,7 +29,8 @@ namespace. Tearing the namespaces down takes the kernel 1.6 ms, so the end is to
 process (`alone`) nobody needs to wait for the rest.
 
 What a SIGKILL of the keeper leaves: init and all its processes die (PR_SET_PDEATHSIG, PID namespace), mounts, disk and
-loop device go with the descriptors. The control group's directories stay, by the token's name, for the sweeper.
+loop device go with the descriptors. The control group's directories stay, by the token's name, for the sweeper, and so
+does a disk that is a directory.
 """
 
 from contextlib import ExitStack
@@ -36,7 +38,9 @@ from dataclasses import dataclass, replace
 
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
+from dayfly.runtime.directory_disk import DirectoryDisk, open_directory_disk
 from dayfly.runtime.disk import Disk, open_disk
+from dayfly.runtime.disk_template import Directory
 from dayfly.runtime.idrange import IdRange
 from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
@@ -58,7 +62,13 @@ class Container:
     """One container. What it is made of is released in the reverse order by `discard`, which may be called twice."""
 
     def __init__(
-        self, shape: Shape, effective: Quotas, cgroup: Cgroup, disk: Disk, init: InitProcess, parts: ExitStack
+        self,
+        shape: Shape,
+        effective: Quotas,
+        cgroup: Cgroup,
+        disk: Disk | DirectoryDisk,
+        init: InitProcess,
+        parts: ExitStack,
     ) -> None:
         self.shape = shape
         self.effective = effective
@@ -80,7 +90,7 @@ class Container:
             cgroup = host.hierarchy.create(token)
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas)
-            disk = open_disk(host.home, shape.disk_bytes or 0, token, layout(shape.host_trees))
+            disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees))
             parts.callback(disk.discard)
             effective = cgroup.effective()
             parts.callback(init.close)  # from here on it holds both, and must go before them
@@ -117,6 +127,14 @@ class Container:
     def discard(self) -> None:
         """Kill, unmount, free. What was written and not collected is lost, which is the point of it."""
         self._parts.close()
+
+
+def _open_disk(
+    home: str, size_bytes: int | None, token: str, directories: tuple[Directory, ...]
+) -> Disk | DirectoryDisk:
+    if size_bytes is None:
+        return open_directory_disk(home, token, directories)
+    return open_disk(home, size_bytes, token, directories)
 
 
 def _difference(now: float | None, before: float | None) -> float | None:

@@ -67,7 +67,11 @@ class AttachDisk:
         return f"attach the job's disk at {self.target}"
 
     def apply(self) -> None:
-        sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, sys.MOUNT_ATTR_IDMAP, userns_fd=self.user_namespace)
+        try:
+            sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, sys.MOUNT_ATTR_IDMAP, userns_fd=self.user_namespace)
+        except OSError as error:
+            remedy = "have DAYFLY_HOME on ext4, xfs or btrfs, not on overlayfs (a container's own root) or NFS"
+            raise HostError("map the owners of the job's disk below DAYFLY_HOME", None, error.errno, remedy) from error
         sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 
 from dayfly.runtime.container import Container
+from dayfly.runtime.directory_disk import UNLIMITED, DirectoryDisk
 from dayfly.runtime.init_process import End
 from dayfly.worker import artifacts, jobfiles
 from dayfly.worker.exit import Disk, LogSize, Oom, Timings, Usage
@@ -48,11 +49,16 @@ class Ending:
             oom=self._oom(usage),
             disk=disk,
             pressure=self._container.pressure(),
-            warnings=(*self._container.init.notes, *collected.warnings),
+            warnings=(*self._notes(), *collected.warnings),
             artifacts=collected.artifacts,
             log=self._log_size(outcome),
             effective=asdict(self._container.effective),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What the result should say of the container."""
+        is_unlimited = isinstance(self._container.disk, DirectoryDisk)
+        return (*self._container.init.notes, UNLIMITED) if is_unlimited else self._container.init.notes
 
     def _timings(self, outcome: Outcome) -> Timings:
         return Timings(self._image_ready_at, outcome.started_at, outcome.finished_at, time.time())
@@ -72,6 +78,8 @@ class Ending:
 
     def _disk(self) -> Disk:
         disk = self._container.disk
+        if isinstance(disk, DirectoryDisk):
+            return Disk(False, None, None)
         disk.look()
         if not disk.was_full():
             return Disk(False, disk.used_bytes(), disk.size_bytes)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container, Host
+from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import Shape
 from dayfly.worker import jobfiles, joblock
 from dayfly.worker import record as records
@@ -58,6 +59,8 @@ def _keep(host: Host, token: str, guess: Shape, control: int, directory: JobDire
         _run(container, record, directory)
     except HostError as error:
         _fail(directory, error)
+    except OSError as error:
+        _fail(directory, HostError("keep the job's container", error.filename, error.errno, remedy_for(error)))
     finally:
         if container is not None:
             container.discard()

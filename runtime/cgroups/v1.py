@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from dayfly.jobs.errors import HostError
 from dayfly.runtime.cgroups import controlfile, kmsg, tasks
 from dayfly.runtime.cgroups import v1_limits as limits
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
@@ -32,8 +33,12 @@ class Hierarchy:
         """`mounts`: controller to mount point. Makes the parents that are not there yet."""
         self.name = f"dayfly-{tag}"
         self._parents = {name: os.path.join(mounts[name], self.name) for name in CONTROLLERS if name in mounts}
-        for parent in dict.fromkeys(self._parents.values()):
-            controlfile.make_directory(parent, exist_ok=True)
+        try:
+            for parent in dict.fromkeys(self._parents.values()):
+                controlfile.make_directory(parent, exist_ok=True)
+        except HostError:
+            self.leave()
+            raise
         self.lacking = self._find_lacking()
         """What cannot be limited or read here, and why: controller to reason; also `swap` and `cpu_burst`."""
 

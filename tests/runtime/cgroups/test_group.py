@@ -286,8 +286,15 @@ def test_nothing_is_open_after_discard(hierarchy: Hierarchy, token: str) -> None
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_host_without_control_groups_enforces_nothing() -> None:
-    """Every stated limit is named with the reason; what was not stated is not."""
-    assert unenforceable(None, Quotas()) == {}
-    stated = Quotas(cpus=1.0, memory_bytes=MIB, pids=3)
-    assert set(unenforceable(None, stated)) == {"cpus", "memory_bytes", "pids"}
+@pytest.mark.usefixtures("needs_root")
+def test_leaving_takes_our_directories_away_unless_a_job_goes_on(token: str) -> None:
+    """The home's own directories stay as long as one group is in them, and a second leave does no harm."""
+    hierarchy = open_hierarchy(f"test{token[:8]}")
+    directories = set(hierarchy.describe()["directories"].values())
+    group = hierarchy.create(token)
+    hierarchy.leave()
+    assert all(os.path.isdir(directory) for directory in directories)
+    assert group.discard()
+    for _ in range(2):
+        hierarchy.leave()
+        assert not any(os.path.exists(directory) for directory in directories)

@@ -3,13 +3,13 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.cgroups import mounts, tasks, v2, v2_limits
+from dayfly.runtime.cgroups import controlfile, delegation, mounts, tasks, v2, v2_limits
 from dayfly.runtime.cgroups.readings import Oom, Pressure
 from dayfly.runtime.shape import IoQuota, Quotas
 
@@ -175,3 +175,27 @@ def test_kill_and_empty_on_the_real_tree(unified: str, token: str) -> None:
     os.rmdir(hierarchy.directory)
     os.close(reader)
     os.close(writer)
+
+
+@pytest.fixture
+def base(unified: str, token: str) -> Iterator[Path]:
+    """A group of the test's own with every controller, as systemd delegates one."""
+    offered = (Path(unified) / "cgroup.subtree_control").read_text().split()
+    if not set(v2.CONTROLLERS) <= set(offered):
+        pytest.skip("the version 2 tree of this host hands no controllers on")
+    base = Path(unified) / f"test{token}"
+    base.mkdir()
+    yield base
+    left = [str(base / delegation.LEAF), str(base)]
+    assert tasks.wait_until(lambda: controlfile.remove_directories(left), time.monotonic() + 5.0)
+
+
+@pytest.mark.kernel
+def test_a_delegated_group_with_processes_in_it_hands_everything_on(
+    base: Path, start: Callable[[Callable[[], object]], int]
+) -> None:
+    """They move into a leaf, at whatever controller the kernel begins to refuse."""
+    pid = start(lambda: (base / "cgroup.procs").write_text("0"))
+    assert delegation.hand_on(str(base), v2.CONTROLLERS) == {}
+    assert set((base / "cgroup.subtree_control").read_text().split()) == set(v2.CONTROLLERS)
+    assert (base / delegation.LEAF / "cgroup.procs").read_text().split() == [str(pid)]
