@@ -2,18 +2,21 @@
 
 Theory of operation
 -------------------
-Three processes make a container. The *keeper* (host root, outside of the container) owns it. A short-lived child makes
-the namespaces that must belong to the job's user namespace (`namespaces.py`). *init* is forked into a new PID namespace
-and becomes PID 1 (`init.py`).
+Two processes make a container, at the same time. The *keeper* (host root, outside of the container) owns it. *init* is
+forked first, into a new PID namespace, and is its PID 1 (`init.py`): the fewer pages the keeper has touched by then,
+the fewer are copied again.
 
-Prepared ahead, from a `Shape`, before any job is known:
- 1. a range of ids (`idrange.py`), a control group with its limits, a disk of the quota's size (or, on a host that has
-    no such disks, a directory: `directory_disk.py`);
- 2. user, net, IPC and UTS namespaces; loopback up;
- 3. init: dies with the keeper; joins the control group, then leaves for a cgroup namespace whose root that group is,
-    and for a mount namespace that *host* root owns, so that nothing the job may ever become can change a mount;
- 4. the root: layers with mapped owners, overlay, /dev, /proc (needs the PID namespace), /sys (needs the net
-    namespace), masks. All in the stage, beside the host's tree, since a job's inputs are still to come.
+Prepared ahead, from a `Shape`, before any job is known, once the keeper holds a range of ids (`idrange.py`):
+ 1. by the keeper: a control group with its limits, a disk of the quota's size (or, on a host that has no such disks, a
+    directory: `directory_disk.py`);
+ 2. by init meanwhile: it will die with the keeper; it enters a mount namespace that *host* root owns, so that nothing
+    the job may ever become can change a mount; /proc (needs the PID namespace); user, net, IPC and UTS namespaces,
+    made by a short-lived child since they must belong to the job's user namespace (`namespaces.py`); loopback up;
+    layers with mapped owners, /dev, /sys (needs the net namespace), masks;
+ 3. init gets the disk and the control group from the keeper, joins the group, and leaves for a cgroup namespace whose
+    root that group is;
+ 4. the root: overlays on the disk, and /dev, /proc and /sys moved into it. All in the stage, beside the host's tree,
+    since a job's inputs are still to come.
 Done at "go", which is the only part that a job waits for:
  5. inputs: the directory, the mounts (need the host's tree);
  6. pivot, and let go of the host's tree; only then
@@ -21,7 +24,7 @@ Done at "go", which is the only part that a job waits for:
     ids, lower the capabilities, become undumpable *before* the job can look at /proc/1 (CVE-2019-5736,
     CVE-2016-9962), no_new_privs, and the seccomp filter last, as it forbids most of the above;
  8. spawn the command in a session of its own. init holds no descriptor of the host by then: everything the keeper had
-    open was closed in step 3 (CVE-2024-21626).
+    open was closed in step 2, the disk and the group in step 4 (CVE-2024-21626).
 A container is never used twice.
 
 The end: init reaps the command, says so down the channel and leaves; the kernel kills whatever else is in the PID
