@@ -36,7 +36,7 @@ class WarmContainers(AbstractContextManager["WarmContainers"]):
         self._places = Places(home)
         self._places.make()
         hierarchy = open_hierarchy(self._settings.cgroup_tag)
-        self._planner = Planner(self._settings, open_ledger(self._settings).share, hierarchy)
+        self._planner = Planner(self._settings, open_ledger(self._settings).share, hierarchy, None)
         self._watches = Watches()
         self._launcher = Launcher.start(home, self._settings.cgroup_tag)
 

@@ -1,6 +1,7 @@
-"""The conversation between a keeper and its init: two pipes, five messages.
+"""The conversation between a keeper and its init, over a pair of connected sockets.
 
     keeper                                   init (PID 1)
+       ├────────────────── PARTS (fds) ────────►│  the job's disk, and how to join its control group
        │      ◄──────────── READY (notes) ──────┤  the root is built; it waits, knowing nothing of a job
        ├────────────────── START (plan) ───────►│  mounts, pivot, identity, spawn
        │      ◄──────────── SPAWNED (notes) ────┤  the command has been executed
@@ -15,43 +16,53 @@ PR_SET_PDEATHSIG.
 
 import enum
 import json
-import os
+import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 _HEADER = struct.Struct("<BI")
+_FDS_AT_MOST = 16
 
 
 class Message(enum.IntEnum):
     """The kinds of messages; see the diagram above."""
 
-    READY = 1
-    START = 2
-    SPAWNED = 3
-    EXITED = 4
-    FAULT = 5
-    REFUSED = 6
+    PARTS = 1
+    READY = 2
+    START = 3
+    SPAWNED = 4
+    EXITED = 5
+    FAULT = 6
+    REFUSED = 7
 
 
 class Channel:
     """One side of the conversation."""
 
-    def __init__(self, read_fd: int, write_fd: int) -> None:
-        self.read_fd = read_fd
-        self.write_fd = write_fd
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self.fd = connected.fileno()
 
     @classmethod
     def pair(cls) -> tuple["Channel", "Channel"]:
         """Both sides; after the fork each process closes the other's."""
-        (read_a, write_b), (read_b, write_a) = os.pipe(), os.pipe()
-        return cls(read_a, write_a), cls(read_b, write_b)
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        return cls(one), cls(other)
 
     def send(self, message: Message, /, **fields: Any) -> None:
         """Send one message, whole."""
         body = json.dumps(fields).encode() if fields else b""
-        remaining = memoryview(_HEADER.pack(message, len(body)) + body)
-        while remaining:
-            remaining = remaining[os.write(self.write_fd, remaining) :]
+        self._socket.sendall(_HEADER.pack(message, len(body)) + body)
+
+    def send_fds(self, message: Message, fds: Sequence[int]) -> None:
+        """Send a message that is nothing but descriptors (unix(7), SCM_RIGHTS)."""
+        socket.send_fds(self._socket, [_HEADER.pack(message, 0)], fds)
+
+    def receive_fds(self) -> list[int] | None:
+        """The descriptors of the next message, which is one of `send_fds`; None when the other side is gone."""
+        header, fds, _, _ = socket.recv_fds(self._socket, _HEADER.size, _FDS_AT_MOST)
+        return fds if header else None
 
     def receive(self) -> tuple[Message, dict[str, Any]] | None:
         """The next message, or None when the other side is gone."""
@@ -66,13 +77,15 @@ class Channel:
 
     def close(self) -> None:
         """Close this side."""
-        os.close(self.read_fd)
-        os.close(self.write_fd)
+        self._socket.close()
 
     def _read(self, length: int) -> bytes:
         received = b""
         while len(received) < length:
-            chunk = os.read(self.read_fd, length - len(received))
+            try:
+                chunk = self._socket.recv(length - len(received))
+            except ConnectionResetError:  # it died with a message of ours unread
+                break
             if not chunk:
                 break
             received += chunk

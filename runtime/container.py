@@ -2,17 +2,21 @@
 
 Theory of operation
 -------------------
-Three processes make a container. The *keeper* (host root, outside of the container) owns it. A short-lived child makes
-the namespaces that must belong to the job's user namespace (`namespaces.py`). *init* is forked into a new PID namespace
-and becomes PID 1 (`init.py`).
+Two processes make a container, at the same time. The *keeper* (host root, outside of the container) owns it. *init* is
+forked first, into a new PID namespace, and is its PID 1 (`init.py`): the fewer pages the keeper has touched by then,
+the fewer are copied again.
 
-Prepared ahead, from a `Shape`, before any job is known:
- 1. a range of ids (`idrange.py`), a control group with its limits, a disk of the quota's size;
- 2. user, net, IPC and UTS namespaces; loopback up;
- 3. init: dies with the keeper; joins the control group, then leaves for a cgroup namespace whose root that group is,
-    and for a mount namespace that *host* root owns, so that nothing the job may ever become can change a mount;
- 4. the root: layers with mapped owners, overlay, /dev, /proc (needs the PID namespace), /sys (needs the net
-    namespace), masks. All in the stage, beside the host's tree, since a job's inputs are still to come.
+Prepared ahead, from a `Shape`, before any job is known, once the keeper holds a range of ids (`idrange.py`):
+ 1. by the keeper: a control group with its limits, a disk of the quota's size (or, on a host that has no such disks, a
+    directory: `directory_disk.py`);
+ 2. by init meanwhile: it will die with the keeper; it enters a mount namespace that *host* root owns, so that nothing
+    the job may ever become can change a mount; /proc (needs the PID namespace); user, net, IPC and UTS namespaces,
+    made by a short-lived child since they must belong to the job's user namespace (`namespaces.py`); loopback up;
+    layers with mapped owners, /dev, /sys (needs the net namespace), masks;
+ 3. init gets the disk and the control group from the keeper, joins the group, and leaves for a cgroup namespace whose
+    root that group is;
+ 4. the root: overlays on the disk, and /dev, /proc and /sys moved into it. All in the stage, beside the host's tree,
+    since a job's inputs are still to come.
 Done at "go", which is the only part that a job waits for:
  5. inputs: the directory, the mounts (need the host's tree);
  6. pivot, and let go of the host's tree; only then
@@ -20,7 +24,7 @@ Done at "go", which is the only part that a job waits for:
     ids, lower the capabilities, become undumpable *before* the job can look at /proc/1 (CVE-2019-5736,
     CVE-2016-9962), no_new_privs, and the seccomp filter last, as it forbids most of the above;
  8. spawn the command in a session of its own. init holds no descriptor of the host by then: everything the keeper had
-    open was closed in step 3 (CVE-2024-21626).
+    open was closed in step 2, the disk and the group in step 4 (CVE-2024-21626).
 A container is never used twice.
 
 The end: init reaps the command, says so down the channel and leaves; the kernel kills whatever else is in the PID
@@ -28,22 +32,23 @@ namespace. Tearing the namespaces down takes the kernel 1.6 ms, so the end is to
 process (`alone`) nobody needs to wait for the rest.
 
 What a SIGKILL of the keeper leaves: init and all its processes die (PR_SET_PDEATHSIG, PID namespace), mounts, disk and
-loop device go with the descriptors. The control group's directories stay, by the token's name, for the sweeper.
+loop device go with the descriptors. The control group's directories stay, by the token's name, for the sweeper, and so
+does a disk that is a directory.
 """
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from dayfly.runtime import syscalls
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
+from dayfly.runtime.directory_disk import DirectoryDisk, open_directory_disk
 from dayfly.runtime.disk import Disk, open_disk
+from dayfly.runtime.disk_template import Directory
 from dayfly.runtime.idrange import IdRange
 from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
-from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.rootfs import layout
-from dayfly.runtime.shape import ContainerPlan, Shape
+from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +64,22 @@ class Host:
 class Container:
     """One container. What it is made of is released in the reverse order by `discard`, which may be called twice."""
 
-    def __init__(self, shape: Shape, cgroup: Cgroup, disk: Disk, init: InitProcess, parts: ExitStack) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        effective: Quotas,
+        cgroup: Cgroup,
+        disk: Disk | DirectoryDisk,
+        init: InitProcess,
+        parts: ExitStack,
+    ) -> None:
         self.shape = shape
+        self.effective = effective
         self.disk = disk
         self.init = init
         self._cgroup = cgroup
         self._parts = parts
-        self.effective = cgroup.effective()
-        self._before = cgroup.usage()
+        self._before = cgroup.cpu_seconds()
 
     @classmethod
     def prepare(cls, host: Host, shape: Shape, token: str) -> "Container":
@@ -74,29 +87,18 @@ class Container:
         with ExitStack() as parts:
             ids = IdRange.acquire()
             parts.callback(ids.release)
+            birthright = Birthright(shape, ids.first, host.hierarchy.version == 2, host.seccomp_filter)
+            init = InitProcess.fork(host.stage, birthright)
+            parts.callback(init.close)
             cgroup = host.hierarchy.create(token)
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas)
-            disk = open_disk(host.home, shape.disk_bytes or 0, token, layout(shape.host_trees))
+            disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees))
             parts.callback(disk.discard)
-            namespaces = Namespaces.make(ids.first, shape.network)
-            parts.callback(namespaces.close)
-            _map_owners(disk, namespaces)
-            init = InitProcess.fork(
-                host.stage,
-                Birthright(
-                    shape=shape,
-                    first_id=ids.first,
-                    disk_fd=disk.mount_fd,
-                    namespaces=namespaces,
-                    cgroup=cgroup,
-                    has_cgroup2=host.hierarchy.version == 2,
-                    seccomp_filter=host.seccomp_filter,
-                ),
-            )
-            parts.callback(init.close)
-            init.await_ready()
-            return cls(shape, cgroup, disk, init, parts.pop_all())
+            effective = cgroup.effective()
+            parts.callback(init.close)  # from here on it holds both, and must go before them
+            init.await_ready(disk.mount_fd, cgroup.joins)
+            return cls(shape, effective, cgroup, disk, init, parts.pop_all())
 
     def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
         """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed."""
@@ -110,10 +112,11 @@ class Container:
     def usage(self) -> Usage:
         """What the job used; the processor time of the preparation is not the job's."""
         now = self._cgroup.usage()
+        user, system = self._before
         return replace(
             now,
-            cpu_user_seconds=_difference(now.cpu_user_seconds, self._before.cpu_user_seconds),
-            cpu_system_seconds=_difference(now.cpu_system_seconds, self._before.cpu_system_seconds),
+            cpu_user_seconds=_difference(now.cpu_user_seconds, user),
+            cpu_system_seconds=_difference(now.cpu_system_seconds, system),
         )
 
     def oom(self) -> Oom:
@@ -129,10 +132,12 @@ class Container:
         self._parts.close()
 
 
-def _map_owners(disk: Disk, namespaces: Namespaces) -> None:
-    """Ids on the disk are those the job sees, so that a frozen upper fits any later range."""
-    flags = syscalls.MOUNT_ATTR_IDMAP
-    syscalls.mount_setattr(disk.mount_fd, "", syscalls.AT_EMPTY_PATH, flags, userns_fd=namespaces.user)
+def _open_disk(
+    home: str, size_bytes: int | None, token: str, directories: tuple[Directory, ...]
+) -> Disk | DirectoryDisk:
+    if size_bytes is None:
+        return open_directory_disk(home, token, directories)
+    return open_disk(home, size_bytes, token, directories)
 
 
 def _difference(now: float | None, before: float | None) -> float | None:

@@ -14,28 +14,25 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import capabilities, seccomp, syscalls, users
-from dayfly.runtime.cgroups.hierarchy import Cgroup
+from dayfly.runtime.cgroups import tasks
 from dayfly.runtime.channel import Channel, Message
 from dayfly.runtime.inputs import input_operations
 from dayfly.runtime.namespaces import Namespaces, loopback_up
 from dayfly.runtime.operations import PivotRoot, perform
-from dayfly.runtime.rootfs import kernel_operations, tree_operations
+from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
 from dayfly.runtime.shape import ContainerPlan, Process, Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Birthright:
-    """What init inherits from the keeper, by descriptor and by value."""
+    """What init inherits from the keeper."""
 
     shape: Shape
     first_id: int
-    disk_fd: int
-    namespaces: Namespaces
-    cgroup: Cgroup
     has_cgroup2: bool
     seccomp_filter: bytes
 
@@ -49,13 +46,19 @@ class NotExecutableError(Exception):
         self.message = message
 
 
-def run(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> NoReturn:
+def run(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> None:
     """The whole life of PID 1. Tells the keeper of any fault and leaves by `os._exit`."""
     try:
-        channel.send(Message.READY, notes=_prepare(stage, own, channel, output))
+        notes: list[str] = []
+        namespaces = _prepare(stage, own, channel, output, notes)
+        parts = channel.receive_fds()
+        if parts is None:
+            return  # the keeper could not make them
+        _build_root(own, namespaces, parts)
+        channel.send(Message.READY, notes=notes)
         start = channel.receive()
         if start is not None:
-            _live(own, channel, output, ContainerPlan.from_json(start[1]["plan"]), start[1]["stop_signal"])
+            _live(own, namespaces, channel, output, ContainerPlan.from_json(start[1]["plan"]), start[1]["stop_signal"])
     except NotExecutableError as refusal:
         channel.send(Message.REFUSED, errno=refusal.number, reason=refusal.message)
     except HostError as error:
@@ -70,36 +73,52 @@ def _fault(error: HostError) -> dict[str, Any]:
     return {name: getattr(error, name) for name in ("step", "path", "errno", "remedy", "reason")}
 
 
-def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> list[str]:
-    """All that does not depend on the job. Returns what its result should say of it."""
-    notes: list[str] = []
+def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int], notes: list[str]) -> Namespaces:
+    """All that depends neither on the job nor on what the keeper makes meanwhile."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    own.cgroup.join_self()
-    _close_all_but(channel.read_fd, channel.write_fd, own.disk_fd, *output, *own.namespaces.fds.values())
-    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWCGROUP)
+    _close_all_but(channel.fd, *output)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
     os.chdir(stage)
     os.umask(0)
-    capabilities.make_files_as(own.first_id)
-    perform(tree_operations(own.shape, own.disk_fd, own.namespaces.user, notes))
-    own.namespaces.enter("net", "ipc", "uts")
+    perform(proc_operations())
+    namespaces = Namespaces.make(own.first_id, own.shape.network, proc="proc")
+    namespaces.enter("net", "ipc", "uts")
     if own.shape.network == "none":
         loopback_up()
-    perform(kernel_operations(own.shape, own.first_id, own.has_cgroup2))
+    capabilities.make_files_as(own.first_id)
+    perform(kernel_operations(own.shape, own.first_id, namespaces.user, notes))
     _limit_resources()
-    return notes
+    return namespaces
 
 
-def _live(own: Birthright, channel: Channel, output: tuple[int, int], plan: ContainerPlan, stop_signal: int) -> None:
+def _build_root(own: Birthright, namespaces: Namespaces, parts: list[int]) -> None:
+    """The keeper has made the disk and the control group: put everything together."""
+    disk_fd, *joins = parts
+    tasks.join(joins)
+    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    perform(tree_operations(own.shape, disk_fd, namespaces.user, own.has_cgroup2))
+    for fd in parts:
+        os.close(fd)
+
+
+def _live(
+    own: Birthright,
+    namespaces: Namespaces,
+    channel: Channel,
+    output: tuple[int, int],
+    plan: ContainerPlan,
+    stop_signal: int,
+) -> None:
     """Become the job's root and user, run the command, report its end."""
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
     identity = _look_up(plan.process.user)
     notes: list[str] = []
-    perform([*input_operations(own.first_id, own.namespaces, plan, identity.uid, notes), PivotRoot("root")])
+    perform([*input_operations(own.first_id, namespaces, plan, identity.uid, notes), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
     oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # host root's, like its process
-    _become_container_root(own.namespaces)
+    _become_container_root(namespaces)
     _enter(plan.process.cwd)
     _become(identity, own.seccomp_filter)
     with _victims_first(oom_score):

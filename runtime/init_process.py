@@ -1,8 +1,9 @@
-"""init as its keeper sees it: fork it, start a job in it, stop it, hear its end, reap it."""
+"""init as its keeper sees it: fork it, give it its parts, start a job in it, stop it, hear its end, reap it."""
 
 import errno
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,10 @@ class InitProcess:
 
     @classmethod
     def fork(cls, stage: str, birthright: init.Birthright) -> "InitProcess":
-        """Fork PID 1. Only children are born into the new PID namespace, so the keeper itself stays where it is."""
+        """Fork PID 1, which begins to build at once.
+
+        Only children are born into the new PID namespace, so the keeper itself stays where it is.
+        """
         own, inits = Channel.pair()
         (stdout_r, stdout_w), (stderr_r, stderr_w) = os.pipe(), os.pipe()
         host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -76,10 +80,15 @@ class InitProcess:
     @property
     def end_fd(self) -> int:
         """Readable when `end` will not block."""
-        return self._channel.read_fd
+        return self._channel.fd
 
-    def await_ready(self) -> None:
-        """Wait until the root is built. Raises `HostError`."""
+    def await_ready(self, disk_fd: int, joins: Sequence[int]) -> None:
+        """Give it the job's disk and control group (`Cgroup.joins`), and wait until the root is built.
+
+        Raises `HostError`.
+        """
+        with suppress(BrokenPipeError):  # it has failed already, and said why
+            self._channel.send_fds(Message.PARTS, [disk_fd, *joins])
         _, fields = self._receive()
         self.notes = tuple(fields["notes"])
 

@@ -35,17 +35,17 @@ class Namespaces:
         return self.fds["user"]
 
     @classmethod
-    def make(cls, first_id: int, network: str) -> "Namespaces":
-        """Make them for the ids from `first_id` on. Raises `HostError`."""
-        kinds = [(name, flag) for name, flag in _KINDS if name != "net" or network != "host"]
-        return cls(_make(kinds, f"0 {first_id} {RANGE_SIZE}"))
-
-    @classmethod
-    def mapping(cls, disk_id: int, job_id: int, proc: str) -> "Namespaces":
-        """A user namespace that maps one owner on disk to one id of the job, for an idmapped mount.
+    def make(cls, first_id: int, network: str, proc: str) -> "Namespaces":
+        """Make them for the ids from `first_id` on. Raises `HostError`.
 
         `proc` is a mount of the caller's own PID namespace.
         """
+        kinds = [(name, flag) for name, flag in _KINDS if name != "net" or network != "host"]
+        return cls(_make(kinds, f"0 {first_id} {RANGE_SIZE}", proc))
+
+    @classmethod
+    def mapping(cls, disk_id: int, job_id: int, proc: str) -> "Namespaces":
+        """A user namespace that maps one owner on disk to one id of the job, for an idmapped mount."""
         return cls(_make([_KINDS[0]], f"{disk_id} {job_id} 1", proc))
 
     def enter(self, *names: str) -> None:
@@ -68,7 +68,7 @@ def loopback_up() -> None:
         fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, request)
 
 
-def _make(kinds: list[tuple[str, int]], id_map: str, proc: str = "/proc") -> dict[str, int]:
+def _make(kinds: list[tuple[str, int]], id_map: str, proc: str) -> dict[str, int]:
     flags = 0
     for _, flag in kinds:
         flags |= flag

@@ -56,16 +56,22 @@ class Detach:
 
 
 @dataclass(frozen=True, slots=True)
-class Attach:
-    """Attach a detached mount."""
+class AttachDisk:
+    """Attach the job's disk. Ids on it are those the job sees, so that a frozen upper fits any later range."""
 
     fd: int
     target: str
+    user_namespace: int
 
     def describe(self) -> str:
         return f"attach the job's disk at {self.target}"
 
     def apply(self) -> None:
+        try:
+            sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, sys.MOUNT_ATTR_IDMAP, userns_fd=self.user_namespace)
+        except OSError as error:
+            remedy = "have DAYFLY_HOME on ext4, xfs or btrfs, not on overlayfs (a container's own root) or NFS"
+            raise HostError("map the owners of the job's disk below DAYFLY_HOME", None, error.errno, remedy) from error
         sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
 
 
@@ -139,6 +145,20 @@ class Bind:
 
     def apply(self) -> None:
         sys.mount(self.source, self.target, None, sys.MS_BIND)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Move a mount, with those below it."""
+
+    source: str
+    target: str
+
+    def describe(self) -> str:
+        return f"move {self.source} to {self.target}"
+
+    def apply(self) -> None:
+        sys.mount(self.source, self.target, None, sys.MS_MOVE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ points, each in a mount namespace of its own, so nothing of it can be seen or le
     disk    the job's disk, with the upper directories of every overlay
     l0 …    the image's layers, owners mapped into the job's id range
     t0 …    the host's trees (image `host`), likewise
+    dev, proc, sys   what the kernel shows of itself, moved below root when that is there
     empty   an empty read-only directory that hides other directories
     dir     the directory below /workspace, likewise mapped
     root    the container's root
@@ -17,7 +18,7 @@ import os
 
 from dayfly.runtime.disk_template import Directory
 from dayfly.runtime.operations import (
-    Attach,
+    AttachDisk,
     Bind,
     Detach,
     Device,
@@ -25,6 +26,7 @@ from dayfly.runtime.operations import (
     MapTree,
     Mask,
     Mount,
+    Move,
     Operation,
     Overlay,
     ReadOnly,
@@ -66,7 +68,17 @@ _TTY_GROUP = 5  # Debian's and Docker's gid of the group tty
 def make_stage(home: str) -> str:
     """Make the stage below `home` and return its path."""
     stage = f"{home}/stage"
-    names = ["disk", "empty", "dir", "root", *(f"l{i}" for i in range(MAX_LAYERS)), *(f"t{i}" for i in range(8))]
+    names = [
+        "disk",
+        "dev",
+        "proc",
+        "sys",
+        "empty",
+        "dir",
+        "root",
+        *(f"l{i}" for i in range(MAX_LAYERS)),
+        *(f"t{i}" for i in range(8)),
+    ]
     for name in names:
         os.makedirs(f"{stage}/{name}", 0o700, exist_ok=True)
     return stage
@@ -87,63 +99,66 @@ def layout(host_trees: tuple[str, ...]) -> tuple[Directory, ...]:
     return (*(Directory(name) for name in [*plain, *points, *trees]), Directory("root/upper/tmp", 0o1777))
 
 
-def tree_operations(shape: Shape, disk_fd: int, user_namespace: int, notes: list[str]) -> list[Operation]:
-    """Build the root: disk, layers, overlays. To be applied in the stage by a host-root process.
+def proc_operations() -> list[Operation]:
+    """Build /proc. To be applied in the stage by PID 1, whose PID namespace it shows."""
+    return [Detach(), Mount("proc", "proc", _SAFE), *(ReadOnly(path) for path in _READ_ONLY)]
+
+
+def kernel_operations(shape: Shape, owner: int, user_namespace: int, notes: list[str]) -> list[Operation]:
+    """Build /dev and /sys, and map the layers: all that needs no disk, after the net and ipc namespaces were entered.
 
     What the job's result should say is added to `notes`.
     """
-    layers = tuple(f"l{index}" for index in range(len(shape.image_layers)))
-    operations: list[Operation] = [Detach(), Attach(disk_fd, "disk")]
-    operations += [
-        MapTree(source, point, user_namespace, notes) for source, point in zip(shape.image_layers, layers, strict=True)
+    trees = [*zip(shape.image_layers, _layers(shape), strict=True)]
+    trees += [(tree, f"t{index}") for index, tree in enumerate(shape.host_trees)]
+    return [
+        *(MapTree(source, point, user_namespace, notes) for source, point in trees),
+        *_device_operations(shape, owner),
+        Mount("sysfs", "sys", _SAFE | MS_RDONLY),
+        *_masks(),
     ]
-    operations.append(Overlay(layers, "disk/root/upper", "disk/root/work", "root"))
+
+
+def tree_operations(shape: Shape, disk_fd: int, user_namespace: int, has_cgroup2: bool) -> list[Operation]:
+    """Build the root on the job's disk, of what the others have made. After the cgroup namespace was entered."""
+    operations: list[Operation] = [
+        AttachDisk(disk_fd, "disk", user_namespace),
+        Overlay(_layers(shape), "disk/root/upper", "disk/root/work", "root"),
+    ]
     for index, tree in enumerate(shape.host_trees):
-        operations.append(MapTree(tree, f"t{index}", user_namespace, notes))
         upper, work = f"disk/trees/{index}/upper", f"disk/trees/{index}/work"
         operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}"))
     operations.append(Bind("disk/workspace/upper", "root/workspace"))
-    return operations
+    if has_cgroup2:
+        operations.append(Mount("cgroup2", "sys/fs/cgroup", _SAFE | MS_RDONLY))
+    return [*operations, *(Move(name, f"root/{name}") for name in ("dev", "proc", "sys"))]
 
 
-def kernel_operations(shape: Shape, owner: int, has_cgroup2: bool) -> list[Operation]:
-    """Build /dev, /proc and /sys. To be applied by PID 1 after it joined its net and ipc namespaces."""
-    return [*_device_operations(shape, owner), *_proc_operations(), *_sys_operations(has_cgroup2), *_masks()]
+def _layers(shape: Shape) -> tuple[str, ...]:
+    return tuple(f"l{index}" for index in range(len(shape.image_layers)))
 
 
 def _device_operations(shape: Shape, owner: int) -> list[Operation]:
     own = f"uid={owner},gid={owner}"
-    operations: list[Operation] = [
-        Mount("tmpfs", "root/dev", MS_NOSUID | MS_STRICTATIME, f"mode=755,size=64k,{own}"),
-        *(Device(f"root/dev/{name}", major, minor) for name, major, minor in _DEVICES),
-        *(Symlink(f"root/dev/{name}", to) for name, to in _LINKS),
-        *(MakeDirectory(f"root/dev/{name}") for name in ("pts", "shm", "mqueue")),
-        Mount("devpts", "root/dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(owner)),
-        Mount("tmpfs", "root/dev/shm", _SAFE, f"mode=1777,size={shape.shm_bytes},{own}"),
-        Mount("mqueue", "root/dev/mqueue", _SAFE),
+    return [
+        Mount("tmpfs", "dev", MS_NOSUID | MS_STRICTATIME, f"mode=755,size=64k,{own}"),
+        *(Device(f"dev/{name}", major, minor) for name, major, minor in _DEVICES),
+        *(Symlink(f"dev/{name}", to) for name, to in _LINKS),
+        *(MakeDirectory(f"dev/{name}") for name in ("pts", "shm", "mqueue")),
+        Mount("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(owner)),
+        Mount("tmpfs", "dev/shm", _SAFE, f"mode=1777,size={shape.shm_bytes},{own}"),
+        Mount("mqueue", "dev/mqueue", _SAFE),
     ]
-    return operations
 
 
 def _devpts_options(owner: int) -> str:
     return f"newinstance,ptmxmode=0666,mode=0620,gid={owner + _TTY_GROUP}"
 
 
-def _proc_operations() -> list[Operation]:
-    return [Mount("proc", "root/proc", _SAFE), *(ReadOnly(f"root/{path}") for path in _READ_ONLY)]
-
-
-def _sys_operations(has_cgroup2: bool) -> list[Operation]:
-    operations: list[Operation] = [Mount("sysfs", "root/sys", _SAFE | MS_RDONLY)]
-    if has_cgroup2:
-        operations.append(Mount("cgroup2", "root/sys/fs/cgroup", _SAFE | MS_RDONLY))
-    return operations
-
-
 def _masks() -> list[Operation]:
     masked = [*_MASKED, *_thermal_throttles()]
     empty = Mount("tmpfs", "empty", _SAFE | MS_RDONLY, "size=4k,mode=755")
-    return [empty, *(Mask(f"root/{path}", "root/dev/null", "empty") for path in masked)]
+    return [empty, *(Mask(path, "dev/null", "empty") for path in masked)]
 
 
 def _thermal_throttles() -> list[str]:

@@ -38,6 +38,7 @@ class Shape:
 
     `image_layers` are absolute directories, the top one first, as overlay's lowerdir wants them; `host_trees` are
     directories of the host (/usr) that get a copy-on-write overlay of their own, for the image `host`.
+    `disk_bytes` None is a disk without a limit.
     """
 
     image_layers: tuple[str, ...]

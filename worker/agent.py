@@ -14,21 +14,22 @@ from collections.abc import Callable
 
 import structlog
 
-from dayfly.jobs.errors import QueueError, Unsupported
+from dayfly.jobs.errors import HostError, QueueError
 from dayfly.queue.connection import Backoff, connect
 from dayfly.queue.consumer import Consumer
 from dayfly.queue.foreign import Intake
 from dayfly.queue.logs import LogStream
 from dayfly.queue.reaper import Reaper
 from dayfly.queue.wakeup import Kind, Wakeup
-from dayfly.runtime.cgroups.hierarchy import Hierarchy, open_hierarchy
+from dayfly.runtime.cgroups.hierarchy import open_hierarchy
+from dayfly.runtime.directory_disk import why_unlimited
 from dayfly.runtime.images.store import ImageStore
 from dayfly.worker import events, jobfiles
 from dayfly.worker.adoption import adopt
 from dayfly.worker.capacity import open_ledger
 from dayfly.worker.exit import NAME as EXIT
 from dayfly.worker.finishing import Finisher, is_kept
-from dayfly.worker.host import host_id
+from dayfly.worker.host import host_id, need_root
 from dayfly.worker.housekeeping import Housekeeping
 from dayfly.worker.launcher_client import Launcher
 from dayfly.worker.liaison import Liaison
@@ -55,6 +56,7 @@ def serve(settings: WorkerSettings, told: int) -> bool:
     Raises DayflyError.
     """
     events.configure()
+    need_root()
     places = Places(settings.home)
     places.make()
     with places.held(), Agent(settings, places, told) as agent:
@@ -79,11 +81,12 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._images = ImageStore(settings.home)
         self._store = FileStore(settings.store)
-        self._hierarchy = hierarchy = _hierarchy(settings)
+        unlimited = _why_unlimited(settings)
+        self._hierarchy = hierarchy = open_hierarchy(settings.cgroup_tag)
         self._house = Housekeeping(Sweeper(places, hierarchy), self._store, self._living_tokens)
         self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
         self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots + 1)
-        planner = Planner(settings, self._ledger.share, hierarchy)
+        planner = Planner(settings, self._ledger.share, hierarchy, unlimited)
         self._starter = Starter(settings, places, planner, self._images, self._warm)
         self._need = planner.need
         self._redis = connect(settings.url)
@@ -102,8 +105,8 @@ class Agent:
         self._wakeup.close()
         self._warm.close(within_seconds=_KEEPERS_LEAVE_SECONDS)
         self._launcher.close()
-        self._house.sweep()
-        if self._hierarchy is not None and not len(self._roster):
+        self._house.sweep(within_seconds=_KEEPERS_LEAVE_SECONDS)
+        if not len(self._roster):
             self._hierarchy.leave()
         for job in self._roster:
             job.close()
@@ -121,6 +124,7 @@ class Agent:
             self._fill()
             self._deal()
             self._discard_gone()
+            self._give_up_if_hopeless()
             reason = self._reason_to_end()
             if reason is not None:
                 self._say_goodbye(reason)
@@ -128,6 +132,12 @@ class Agent:
             self._wait()
 
     # Turns of the loop
+
+    def _give_up_if_hopeless(self) -> None:
+        """A host on which not even the first container could be made is not one to wait on with jobs in its queue."""
+        if self._warm.is_hopeless and not len(self._roster):
+            self._say_goodbye("no container can be made here")
+            raise HostError("make a container on this host", reason=self._warm.problem)
 
     def _fill(self) -> None:
         if not self._stops and self._starter.guess is not None:
@@ -328,9 +338,8 @@ class Agent:
         self._selector.register(fd, selectors.EVENT_READ, heed)
 
 
-def _hierarchy(settings: WorkerSettings) -> Hierarchy | None:
-    try:
-        return open_hierarchy(settings.cgroup_tag)
-    except Unsupported as error:
-        log.warning("no limits", why=str(error))
-        return None
+def _why_unlimited(settings: WorkerSettings) -> str | None:
+    fault = why_unlimited(str(settings.home), settings.name)
+    if fault is not None:
+        log.warning("no disk limits", why=str(fault))
+    return None if fault is None else str(fault)

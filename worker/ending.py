@@ -12,6 +12,7 @@ from typing import Any
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container
+from dayfly.runtime.directory_disk import UNLIMITED, DirectoryDisk
 from dayfly.runtime.init_process import End
 from dayfly.worker import artifacts, jobfiles
 from dayfly.worker.exit import Disk, LogSize, Oom, Timings, Usage
@@ -64,7 +65,7 @@ class Ending:
             "oom": self._oom(usage),
             "disk": disk,
             "pressure": self._container.pressure(),
-            "warnings": (*self._container.init.notes, *collected.warnings),
+            "warnings": (*self._notes(), *collected.warnings),
             "artifacts": collected.artifacts,
             "log": self._log_size(outcome),
             "effective": asdict(self._container.effective),
@@ -73,6 +74,11 @@ class Ending:
             self._directory.write_exit(**facts)
         except HostError as error:
             self._directory.write_exit(**_shortened(facts, error))
+
+    def _notes(self) -> tuple[str, ...]:
+        """What the result should say of the container."""
+        is_unlimited = isinstance(self._container.disk, DirectoryDisk)
+        return (*self._container.init.notes, UNLIMITED) if is_unlimited else self._container.init.notes
 
     def _timings(self, outcome: Outcome) -> Timings:
         return Timings(self._image_ready_at, outcome.started_at, outcome.finished_at, time.time())
@@ -92,6 +98,8 @@ class Ending:
 
     def _disk(self) -> Disk:
         disk = self._container.disk
+        if isinstance(disk, DirectoryDisk):
+            return Disk(False, None, None)
         disk.look()
         if not disk.was_full():
             return Disk(False, disk.used_bytes(), disk.size_bytes)

@@ -12,6 +12,7 @@ from dayfly.worker.sweeper import Sweeper
 
 _SWEEP_SECONDS = 60.0
 _SWEEP_SOON_SECONDS = 1.0
+_SWEEP_TAKES_SECONDS = 0.2  # at most: leases and logs wait for it
 _EXPIRE_SECONDS = 3600.0
 
 log = structlog.get_logger()
@@ -46,11 +47,14 @@ class Housekeeping:
         """Something may be left."""
         self.due_at = min(self.due_at, time.monotonic() + _SWEEP_SOON_SECONDS)
 
-    def sweep(self) -> None:
+    def sweep(self, within_seconds: float = _SWEEP_TAKES_SECONDS) -> None:
+        """Once; what is not done in that time, since a job's files may be a million, is done soon."""
         try:
-            swept = self._sweeper.sweep(self._living())
+            swept = self._sweeper.sweep(self._living(), within_seconds)
         except (OSError, HostError) as error:
             log.error("cannot sweep", why=str(error))
             return
+        if self._sweeper.is_behind:
+            self.sweep_soon()
         if swept:
             log.info("swept", things=swept)

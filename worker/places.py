@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.directory_disk import DIRECTORY
 
 
 class Places:
@@ -17,6 +18,7 @@ class Places:
         self.home = str(home)
         self.jobs = f"{home}/jobs"
         self.keepers = f"{home}/keepers"
+        self.disks = f"{home}/{DIRECTORY}"
         self.trash = f"{home}/trash"
         self.kept = f"{home}/kept"
         self.run = f"{home}/run"

@@ -42,12 +42,15 @@ class Identity:
 
 
 class Planner:
-    """Makes plans for one worker. `hierarchy` None: this host has no control groups for us."""
+    """Makes plans for one worker. `why_unlimited`: why a job's disk cannot be limited here, None where it can."""
 
-    def __init__(self, settings: WorkerSettings, share: Capacity, hierarchy: Hierarchy | None) -> None:
+    def __init__(
+        self, settings: WorkerSettings, share: Capacity, hierarchy: Hierarchy, why_unlimited: str | None
+    ) -> None:
         self._settings = settings
         self._share = share
         self._hierarchy = hierarchy
+        self._why_unlimited = why_unlimited
         self._has_swap_limit = not unenforceable(hierarchy, Quotas(memory_bytes=1 << 30, swap_bytes=1))
         self._cannot = unenforceable(hierarchy, Quotas(cpus=1.0, memory_bytes=1 << 30, pids=1))
 
@@ -69,7 +72,7 @@ class Planner:
         return Shape(
             image_layers=image.layers,
             host_trees=image.host_trees,
-            disk_bytes=spec.limits.disk_bytes or self._share.disk_mib * _MIB,
+            disk_bytes=self._disk_bytes(spec),
             shm_bytes=self._settings.defaults.shm_bytes if shm is None else shm,
             network=spec.network.value,
             quotas=self._quotas(spec),
@@ -94,6 +97,14 @@ class Planner:
 
     def need(self, spec: JobSpec) -> Capacity:
         return Demand.of(spec).need(self._share)
+
+    def _disk_bytes(self, spec: JobSpec) -> int | None:
+        stated = spec.limits.disk_bytes
+        if self._why_unlimited is None:
+            return stated or self._share.disk_mib * _MIB
+        if stated is not None:
+            raise SpecError("limits.disk", f"this worker cannot enforce it: {self._why_unlimited}")
+        return None
 
     def _quotas(self, spec: JobSpec) -> Quotas:
         stated = Quotas(

@@ -6,38 +6,41 @@ What the kernel frees by itself (mounts, loop devices, network namespaces, proce
 """
 
 import os
-import shutil
+import time
 from collections.abc import Collection
 
 from dayfly.runtime.cgroups.hierarchy import Hierarchy
+from dayfly.runtime.removal import remove_tree
 from dayfly.worker import jobfiles, joblock
 from dayfly.worker.places import Places
 from dayfly.worker.warm import LAYERS
 
 
 class Sweeper:
-    """`hierarchy` None: this host has no control groups for us."""
+    """`is_behind`: there was no time to delete all that was thrown away."""
 
-    def __init__(self, places: Places, hierarchy: Hierarchy | None) -> None:
+    def __init__(self, places: Places, hierarchy: Hierarchy) -> None:
+        self.is_behind = False
         self._places = places
         self._hierarchy = hierarchy
 
-    def sweep(self, known_tokens: Collection[str]) -> int:
+    def sweep(self, known_tokens: Collection[str], within_seconds: float) -> int:
         """Take away what nobody needs; returns how many things. `known_tokens`: keepers that the agent follows.
 
         Directories of jobs are left to adoption and to the agent: they may hold a result that Redis has not seen.
         """
+        deadline = time.monotonic() + within_seconds
         swept = self._sweep_keepers(known_tokens)
-        swept += self._sweep_groups({*known_tokens, *self._living_tokens()})
-        return swept + self.empty_trash()
+        living_tokens = {*known_tokens, *self._living_tokens()}
+        swept += self._sweep_groups(living_tokens)
+        self._sweep_disks(living_tokens)
+        return swept + self._empty_trash(deadline)
 
-    def empty_trash(self) -> int:
-        """Delete what was thrown away. Returns how many directories; one that resists stays for the next time."""
-        names = _names(self._places.trash)
-        for name in names:
-            # A job never writes here (its uppers lie on its own disk), so no walk can be led astray.
-            shutil.rmtree(f"{self._places.trash}/{name}", ignore_errors=True)
-        return len(names)
+    def _empty_trash(self, deadline: float) -> int:
+        """Delete what was thrown away; returns how many. One that resists stays for the next time."""
+        removed = sum(remove_tree(f"{self._places.trash}/{name}", deadline) for name in _names(self._places.trash))
+        self.is_behind = time.monotonic() >= deadline
+        return removed
 
     def _sweep_keepers(self, known_tokens: Collection[str]) -> int:
         dead = [
@@ -62,10 +65,14 @@ class Sweeper:
         return tokens
 
     def _sweep_groups(self, living_tokens: Collection[str]) -> int:
-        if self._hierarchy is None:
-            return 0
         dead = [token for token in self._hierarchy.existing() if token not in living_tokens]
         return sum(self._hierarchy.remove(token) for token in dead)
+
+    def _sweep_disks(self, living_tokens: Collection[str]) -> None:
+        """A disk that is a directory: its keeper deletes it, unless it was killed first."""
+        for token in _names(self._places.disks):
+            if token not in living_tokens:
+                self._places.throw_away(f"{self._places.disks}/{token}")
 
 
 def _names(directory: str) -> list[str]:

@@ -72,6 +72,7 @@ class WarmKeepers:
         self._keepers: dict[str, Keeper] = {}
         self._by_watch: dict[int, Keeper] = {}
         self._leaving: dict[str, Keeper] = {}
+        self._has_succeeded = False
         self._failures = 0
         self._not_before = 0.0
         self._held_layers: frozenset[str] = frozenset()
@@ -79,6 +80,11 @@ class WarmKeepers:
     @property
     def ready(self) -> int:
         return sum(keeper.is_takeable for keeper in self._keepers.values())
+
+    @property
+    def is_hopeless(self) -> bool:
+        """None has ever stood ready here, and a second try failed as the first did."""
+        return not self._has_succeeded and self._failures > 1
 
     @property
     def pause_seconds(self) -> float | None:
@@ -122,7 +128,7 @@ class WarmKeepers:
         """A directory changed. True when it is one of ours."""
         keeper = self._by_watch.get(watch)
         if keeper is not None and jobfiles.READY in names:
-            keeper.is_ready = True
+            keeper.is_ready = self._has_succeeded = True
             self._failures = 0
             self.problem = None
         return keeper is not None
@@ -221,7 +227,9 @@ class WarmKeepers:
 
     def _reason(self, keeper: Keeper) -> str:
         ending = jobfiles.read_exit(keeper.directory)
-        return ending.fault.message if ending and ending.fault else "a keeper died while it prepared a container"
+        if ending is None or ending.fault is None:
+            return "a keeper died while it prepared a container"
+        return "; ".join(filter(None, (ending.fault.message, ending.fault.remedy)))
 
     def _bury(self, keeper: Keeper) -> None:
         """It is dead, or was never born: nothing of it stays."""

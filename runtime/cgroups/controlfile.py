@@ -29,7 +29,7 @@ def write(directory_fd: int, directory: str, name: str, value: str) -> None:
         raise failure(f"set {name}={value} in", directory, error) from error
 
 
-def failure(step: str, path: str, error: OSError) -> HostError:
+def failure(step: str, path: str | None, error: OSError) -> HostError:
     """The error for a failed step on a control group, with what a person can do about it."""
     return HostError(step, path, error.errno, _REMEDIES.get(error.errno or 0))
 

@@ -46,22 +46,24 @@ def hand_on(base: str, controllers: tuple[str, ...]) -> dict[str, str]:
             for name in controllers
             if name not in offered
         }
-        for name in controllers:
-            if name in offered and name not in handed:
-                _hand_on(fd, base, name)
+        wanted = [f"+{name}" for name in controllers if name in offered and name not in handed]
+        if wanted:
+            _hand_on(fd, base, " ".join(wanted))
         return lacking
     finally:
         os.close(fd)
 
 
-def _hand_on(fd: int, base: str, name: str) -> None:
+def _hand_on(fd: int, base: str, wanted: str) -> None:
+    """All in one write: cpu alone would be handed on by a group with processes, which then is the root of a threaded
+    subtree, and neither memory nor a child that takes the processes is to be had any more (EOPNOTSUPP)."""
     try:
-        controlfile.write(fd, base, "cgroup.subtree_control", f"+{name}")
+        controlfile.write(fd, base, "cgroup.subtree_control", wanted)
     except HostError as error:
         if error.errno != errno.EBUSY:
             raise
         _clear(fd, base)
-        controlfile.write(fd, base, "cgroup.subtree_control", f"+{name}")
+        controlfile.write(fd, base, "cgroup.subtree_control", wanted)
 
 
 def _clear(fd: int, base: str) -> None:

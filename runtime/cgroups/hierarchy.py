@@ -38,10 +38,10 @@ def open_hierarchy(tag: str) -> Hierarchy:
     return v2.Hierarchy(tag, base, delegation.hand_on(base, v2.CONTROLLERS))
 
 
-def unenforceable(hierarchy: Hierarchy | None, quotas: Quotas) -> dict[str, str]:
+def unenforceable(hierarchy: Hierarchy, quotas: Quotas) -> dict[str, str]:
     """The limits among `quotas` that this host cannot enforce, each with the reason: fields of `Quotas` to text.
 
-    A job that states one is refused. `hierarchy` None is a host without control groups.
+    A job that states one is refused.
     """
     needs = {
         "cpus": "cpu",
@@ -50,7 +50,7 @@ def unenforceable(hierarchy: Hierarchy | None, quotas: Quotas) -> dict[str, str]
         "memory_bytes": "memory",
         "swap_bytes": "swap",
         "pids": "pids",
-        "io": "blkio" if hierarchy is not None and hierarchy.version == 1 else "io",
+        "io": "blkio" if hierarchy.version == 1 else "io",
     }
     found = {}
     for field, controller in needs.items():
@@ -61,9 +61,7 @@ def unenforceable(hierarchy: Hierarchy | None, quotas: Quotas) -> dict[str, str]
     return found
 
 
-def _reason(hierarchy: Hierarchy | None, controller: str) -> str | None:
-    if hierarchy is None:
-        return "this host gives us no control groups"
+def _reason(hierarchy: Hierarchy, controller: str) -> str | None:
     reason = hierarchy.lacking.get(controller)
     if reason is None and controller in ("swap", "cpu_burst"):
         return hierarchy.lacking.get("memory" if controller == "swap" else "cpu")

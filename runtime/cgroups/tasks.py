@@ -1,13 +1,27 @@
-"""Ending the processes of a control group, where the kernel has no single call for it."""
+"""Processes and their control group: joining it, and ending them where the kernel has no single call for it."""
 
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+
+from dayfly.runtime.cgroups import controlfile
 
 _FIRST_PAUSE_SECONDS = 0.0002
 _LONGEST_PAUSE_SECONDS = 0.01
+
+
+def join(joins: Sequence[int], pid: int = 0) -> None:
+    """Move the process (version 1: thread) `pid` into the group that has these `joins`; 0 is the caller.
+
+    Raises `HostError`.
+    """
+    for fd in joins:
+        try:
+            os.write(fd, b"%d" % pid)
+        except OSError as error:
+            raise controlfile.failure(f"move process {pid} into the job's control group", None, error) from error
 
 
 def wait_until(is_done: Callable[[], bool], deadline: float) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from dayfly.jobs.errors import HostError
 from dayfly.runtime.cgroups import controlfile, kmsg, tasks
 from dayfly.runtime.cgroups import v1_limits as limits
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
@@ -32,8 +33,12 @@ class Hierarchy:
         """`mounts`: controller to mount point. Makes the parents that are not there yet."""
         self.name = f"dayfly-{tag}"
         self._parents = {name: os.path.join(mounts[name], self.name) for name in CONTROLLERS if name in mounts}
-        for parent in dict.fromkeys(self._parents.values()):
-            controlfile.make_directory(parent, exist_ok=True)
+        try:
+            for parent in dict.fromkeys(self._parents.values()):
+                controlfile.make_directory(parent, exist_ok=True)
+        except HostError:
+            self.leave()
+            raise
         self.lacking = self._find_lacking()
         """What cannot be limited or read here, and why: controller to reason; also `swap` and `cpu_burst`."""
 
@@ -90,7 +95,7 @@ class Hierarchy:
 
 
 class Cgroup:
-    """One job's group; its descriptors stay open, so that init can join from inside its namespaces."""
+    """One job's group; its descriptors stay open until it is discarded."""
 
     def __init__(self, directories: Mapping[str, str], path: str, *, has_swap: bool = True) -> None:
         """`directories`: controller to directory. `path` is below the root of each tree, as the kernel's log has it."""
@@ -100,8 +105,9 @@ class Cgroup:
         fds = {directory: os.open(directory, _DIRECTORY) for directory in dict.fromkeys(directories.values())}
         self._fds = {name: fds[directory] for name, directory in directories.items()}
         # Opened by us, since the kernel judges a join by who opened the file, not by who writes to it.
-        self._joins = [os.open("tasks", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd) for fd in fds.values()]
-        self._open = [*fds.values(), *self._joins]
+        self.joins = [os.open("tasks", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd) for fd in fds.values()]
+        """What `tasks.join` needs, also from inside other namespaces."""
+        self._open = [*fds.values(), *self.joins]
         self._samples = [
             self._open_counter("cpuacct", "cpuacct.usage"),
             self._open_counter("memory", "memory.usage_in_bytes"),
@@ -110,11 +116,6 @@ class Cgroup:
         if self._kmsg is not None:
             self._open.append(self._kmsg)
         self._settings = Settings(limits.FRESH, limits.NO_IO_LIMIT, self._place)
-
-    @property
-    def clone_fd(self) -> int | None:
-        """What CLONE_INTO_CGROUP takes; version 1 has no such thing."""
-        return None
 
     def apply(self, quotas: Quotas) -> None:
         """Write the limits that differ from those applied before. Raises `HostError` with file and value."""
@@ -140,25 +141,13 @@ class Cgroup:
             io=self._effective_io(),
         )
 
-    def join_self(self) -> None:
-        """Move the calling thread in: call it from a process of one thread."""
-        self.enter(0)
-
-    def enter(self, pid: int) -> None:
-        """Move the thread `pid` in."""
-        for fd in self._joins:
-            try:
-                os.write(fd, b"%d" % pid)
-            except OSError as error:
-                raise controlfile.failure(f"move process {pid} into the control group", self.path, error) from error
-
     def usage(self) -> Usage:
         """Without io: version 1 counts neither what is written back later nor what goes through a loop device.
 
         The rusage of the container's init, which reaps every process of the job, knows (`ru_inblock`, `ru_oublock`).
         """
         throttled = self._keyed("cpu", "cpu.stat").get("throttled_time")
-        user, system = self._cpu_seconds()
+        user, system = self.cpu_seconds()
         return Usage(
             cpu_user_seconds=user,
             cpu_system_seconds=system,
@@ -167,6 +156,19 @@ class Cgroup:
             memory_bytes=self._number("memory", "memory.usage_in_bytes"),
             pids_peak=self._number("pids", "pids.peak"),
         )
+
+    def cpu_seconds(self) -> tuple[float | None, float | None]:
+        """User and system: the exact total, divided as the clock's ticks saw it.
+
+        Ticks see nothing of a job of a few milliseconds.
+        """
+        total = self._number("cpuacct", "cpuacct.usage")
+        if total is None:
+            return None, None
+        user = self._number("cpuacct", "cpuacct.usage_user") or 0
+        ticks = user + (self._number("cpuacct", "cpuacct.usage_sys") or 0)
+        share = user / ticks if ticks else 1.0
+        return total * share / _NANO, total * (1 - share) / _NANO
 
     def current(self) -> Sample:
         """Two reads from files that stay open."""
@@ -243,16 +245,6 @@ class Cgroup:
         for fd in dict.fromkeys(self._fds.values()):
             found.update(map(int, (controlfile.read(fd, "tasks") or "").split()))
         return sorted(found)
-
-    def _cpu_seconds(self) -> tuple[float | None, float | None]:
-        """The exact total, divided as the clock's ticks saw it (which see nothing of a job of a few milliseconds)."""
-        total = self._number("cpuacct", "cpuacct.usage")
-        if total is None:
-            return None, None
-        user = self._number("cpuacct", "cpuacct.usage_user") or 0
-        ticks = user + (self._number("cpuacct", "cpuacct.usage_sys") or 0)
-        share = user / ticks if ticks else 1.0
-        return total * share / _NANO, total * (1 - share) / _NANO
 
     def _effective_io(self) -> tuple[IoQuota, ...]:
         found: dict[str, dict[str, int]] = {}

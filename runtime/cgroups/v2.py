@@ -91,7 +91,7 @@ class Hierarchy:
 
 
 class Cgroup:
-    """One job's group; its descriptors stay open, so that init can join from inside its namespaces."""
+    """One job's group; its descriptors stay open until it is discarded."""
 
     def __init__(self, directory: str, path: str, *, has_swap: bool = True) -> None:
         """`path` is the end of the group's path as the kernel's log has it."""
@@ -100,17 +100,13 @@ class Cgroup:
         self._has_swap = has_swap
         self._fd = os.open(directory, _DIRECTORY)
         self._open = [self._fd]
-        self._join = self._keep("cgroup.procs", os.O_RDWR)
+        self.joins = [self._keep("cgroup.procs", os.O_RDWR)]
+        """What `tasks.join` needs, also from inside other namespaces."""
         self._events = self._keep("cgroup.events", os.O_RDONLY)
         self._kmsg = kmsg.open_at_end()
         if self._kmsg is not None:
             self._open.append(self._kmsg)
         self._settings = Settings(limits.FRESH, limits.NO_IO_LIMIT, lambda controller: (self._fd, directory))
-
-    @property
-    def clone_fd(self) -> int | None:
-        """What CLONE_INTO_CGROUP takes: a child born in the group needs no join and no lock."""
-        return self._fd
 
     def apply(self, quotas: Quotas) -> None:
         """Write the limits that differ from those applied before. Raises `HostError` with file and value."""
@@ -132,30 +128,25 @@ class Cgroup:
             io=self._effective_io(),
         )
 
-    def join_self(self) -> None:
-        """Move the calling process in."""
-        self.enter(0)
-
-    def enter(self, pid: int) -> None:
-        """Move the process `pid` in."""
-        try:
-            os.write(self._join, b"%d" % pid)
-        except OSError as error:
-            raise controlfile.failure(f"move process {pid} into the control group", self._directory, error) from error
-
     def usage(self) -> Usage:
-        cpu = self._keyed("cpu.stat")
+        throttled = self._keyed("cpu.stat").get("throttled_usec")
+        user, system = self.cpu_seconds()
         read, written = self._io_bytes()
         return Usage(
-            cpu_user_seconds=controlfile.seconds(cpu.get("user_usec"), _MICRO),
-            cpu_system_seconds=controlfile.seconds(cpu.get("system_usec"), _MICRO),
-            cpu_throttled_seconds=controlfile.seconds(cpu.get("throttled_usec"), _MICRO),
+            cpu_user_seconds=user,
+            cpu_system_seconds=system,
+            cpu_throttled_seconds=controlfile.seconds(throttled, _MICRO),
             memory_peak_bytes=self._number("memory.peak"),
             memory_bytes=self._number("memory.current"),
             io_read_bytes=read,
             io_written_bytes=written,
             pids_peak=self._number("pids.peak"),
         )
+
+    def cpu_seconds(self) -> tuple[float | None, float | None]:
+        """User and system."""
+        cpu = self._keyed("cpu.stat")
+        return controlfile.seconds(cpu.get("user_usec"), _MICRO), controlfile.seconds(cpu.get("system_usec"), _MICRO)
 
     def current(self) -> Sample:
         return Sample(

@@ -1,16 +1,16 @@
 """What this host can enforce: one Check per thing, each tried out and not looked up.
 
-The probes that need namespaces of their own are in doctor_kernel.py; what Redis has to say is in doctor_queue.py.
+The probes that need namespaces of their own are in doctor_kernel.py, those of a job's disk in doctor_disk.py; what
+Redis has to say is in doctor_queue.py.
 """
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dayfly import doctor_kernel, doctor_queue
+from dayfly import doctor_disk, doctor_kernel, doctor_queue
 from dayfly.config import Settings, home_directory
 from dayfly.doctor_check import Check, missing, ok, warning
 from dayfly.jobs.errors import DayflyError
@@ -29,8 +29,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield doctor_kernel.overlay()
     yield doctor_kernel.idmapped_mounts("/usr")
     yield from _cgroups()
-    yield _loop_devices()
-    yield _mke2fs()
+    yield from doctor_disk.examine(home)
     yield _seccomp()
     yield _pidfd()
     yield _guarded("network links", _links)
@@ -79,21 +78,6 @@ def _cgroups() -> Iterator[Check]:
     for name, reason in hierarchy.lacking.items():
         if name not in ("cpu", "memory", "pids"):
             yield warning(f"  {name}", reason, "a job that asks for it is refused; readings of it are null")
-
-
-def _loop_devices() -> Check:
-    try:
-        os.close(os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        return missing("loop devices", f"/dev/loop-control: {error.strerror}", "modprobe loop; disk limits need it")
-    return ok("loop devices", "disk limits can be enforced")
-
-
-def _mke2fs() -> Check:
-    found = shutil.which("mke2fs", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
-    if found is None:
-        return missing("mke2fs", "not found", "apt install e2fsprogs; disk limits need it")
-    return ok("mke2fs", found)
 
 
 def _seccomp() -> Check:

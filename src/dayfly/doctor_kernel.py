@@ -34,10 +34,15 @@ def overlay() -> Check:
 
 
 def idmapped_mounts(path: str) -> Check:
-    fault = _in_child(lambda: _try_idmap(path))
+    fault = fault_of_idmap(path)
     if fault is None:
         return ok("idmapped mounts", f"{path} can be given to a job's ids")
     return warning("idmapped mounts", f"{path}: {fault}", "a directory that cannot be mapped is copied instead; slower")
+
+
+def fault_of_idmap(path: str) -> str | None:
+    """Why a directory cannot be mounted with mapped owners; None when it can."""
+    return _in_child(lambda: _try_idmap(path))
 
 
 def _namespace_remedy() -> str:
@@ -56,7 +61,6 @@ def _try_overlay() -> None:
 
 
 def _try_idmap(path: str) -> None:
-    _private_tmpfs()
     tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC)
     users = _mapped_user_namespace()
     syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, syscalls.MOUNT_ATTR_IDMAP, 0, users)

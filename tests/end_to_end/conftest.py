@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,11 @@ class Host:
 
     # The worker
 
-    def start(self) -> None:
+    def start(self, under: Sequence[str] = ()) -> None:
+        """`under`: what the command line begins with; it must execute the rest."""
         flags = [part for name, value in self.flags.items() for part in (f"--{name}", value)]
         with open(self.worker_log, "ab") as log:
-            self.worker = self.spawn("worker", *flags, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.worker = self.spawn("worker", *flags, under=under, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def kill_worker(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -87,9 +88,9 @@ class Host:
         command = [sys.executable, "-m", "dayfly", *arguments]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, **options)
 
-    def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    def spawn(self, *arguments: str, under: Sequence[str] = (), **options: Any) -> subprocess.Popen[bytes]:
         options = {"cwd": self.here, "env": self.environment, **options}
-        return subprocess.Popen([sys.executable, "-m", "dayfly", *arguments], **options)
+        return subprocess.Popen([*under, sys.executable, "-m", "dayfly", *arguments], **options)
 
     def submit(self, **document: Any) -> Job:
         return self.client.submit(**document)
@@ -108,7 +109,7 @@ class Host:
 
     def leftovers(self) -> list[str]:
         """Jobs, keepers and rubbish in the home, and control groups of this home."""
-        paths = [path for name in ("jobs", "keepers", "trash") for path in (self.home / name).glob("*")]
+        paths = [path for name in ("jobs", "keepers", "disks", "trash") for path in (self.home / name).glob("*")]
         left = [str(path) for path in paths if path.name != "layers"]
         return left + self.control_groups()
 

@@ -91,7 +91,7 @@ def test_doctor_looks_at_everything_and_says_so_by_its_exit_code(dayfly: Command
     """Each check has a verdict; something missing has a remedy and makes the exit code 1; nothing is left."""
     done = dayfly("doctor", "--json")
     checks = {each["name"]: each for each in json.loads(done.stdout)}
-    assert {"kernel", "rights", "namespaces", "overlay", "idmapped mounts", "loop devices", "seccomp", "redis"} <= set(
+    assert {"kernel", "rights", "namespaces", "overlay", "idmapped mounts", "disk limits", "seccomp", "redis"} <= set(
         checks
     )
     assert all(each["remedy"] for each in checks.values() if each["verdict"] != "ok")

@@ -110,6 +110,17 @@ def test_worker_needs_a_redis_and_says_how() -> None:
     assert "dayfly up" in done.stderr
 
 
+def test_a_worker_that_is_not_root_says_so_and_makes_nothing(valkey: str, tmp_path: Path) -> None:
+    """Without root nothing can be isolated in this version, so nothing is served."""
+    tmp_path.chmod(0o777)
+    code, out = _as_nobody("worker", "--url", valkey, DAYFLY_HOME=f"{tmp_path}/home")
+    assert code == 125
+    assert "uid 65534 is not root" in out
+    assert "run the worker as root" in out
+    assert "Traceback" not in out
+    assert not (tmp_path / "home").exists()
+
+
 def _as_nobody(*arguments: str, **environment: str) -> tuple[int, str]:
     """Exit code and output of a command that runs as another user, in a child of ours: the interpreter itself may lie
     where that user cannot read, so everything is imported before."""
@@ -119,9 +130,11 @@ def _as_nobody(*arguments: str, **environment: str) -> tuple[int, str]:
     import dayfly.cli.following
     import dayfly.cli.run
     import dayfly.cli.submit
+    import dayfly.cli.worker
     import dayfly.client
     import dayfly.embedded
-    import dayfly.jobs.model  # noqa: F401 - for the child, like the others
+    import dayfly.jobs.model
+    import dayfly.worker.agent  # noqa: F401 - for the child, like the others
     from dayfly.cli.main import main
 
     reader, writer = os.pipe()

@@ -17,6 +17,6 @@ boot() {
     # GUEST_… are no kernel parameters, so init gets them in its environment.
     exec linux.uml mem="${DAYFLY_GUEST_MEMORY:-2G}" quiet root=/dev/root rootfstype=hostfs rootflags=/ ro \
         ubd0="$state/disk" con=null con0=null,fd:1 \
-        GUEST_CLONE="$clone" GUEST_ARGUMENTS="$state/arguments" \
+        GUEST_CLONE="$clone" GUEST_ARGUMENTS="$state/arguments" GUEST_WITHOUT="${DAYFLY_GUEST_WITHOUT:-}" \
         init="$PYTHON" -- -u "$here/boot.py"
 }

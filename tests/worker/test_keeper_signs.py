@@ -49,18 +49,38 @@ def test_a_held_lock_names_its_process_and_its_end_is_seen(places):
     assert joblock.holder(places.keeper("never-was")) is None
 
 
+class NoGroups:
+    """A hierarchy with nothing in it."""
+
+    def existing(self):
+        return []
+
+
 def test_sweeping_takes_the_dead_and_spares_the_living(places):
-    """A directory whose lock is free goes; one that is held, or that the agent knows of, stays."""
+    """What bears the token of a dead keeper goes; what belongs to one that lives, or that the agent knows of, stays."""
     process = _holder(places.keeper("living"))
     for token in ("dead", "known"):
         os.mkdir(places.keeper(token))
+    for token in ("dead", "known", "living"):
+        os.makedirs(f"{places.disks}/{token}/root/upper/made")
     os.makedirs(f"{places.trash}/x/y/z")
     try:
-        Sweeper(places, None).sweep(["known"])
+        Sweeper(places, NoGroups()).sweep(["known"], within_seconds=20.0)
         assert sorted(os.listdir(places.keepers)) == ["known", "living"]
+        assert sorted(os.listdir(places.disks)) == ["known", "living"]
         assert os.listdir(places.trash) == []
     finally:
         _end(process)
+
+
+def test_a_sweep_without_time_says_that_it_is_behind_and_the_next_one_goes_on(places):
+    """What a killed job leaves may be a million files: leases do not wait for it."""
+    os.makedirs(f"{places.disks}/dead/root/upper")
+    sweeper = Sweeper(places, NoGroups())
+    sweeper.sweep([], within_seconds=0.0)
+    assert (sweeper.is_behind, os.listdir(places.disks), len(os.listdir(places.trash))) == (True, [], 1)
+    sweeper.sweep([], within_seconds=20.0)
+    assert (sweeper.is_behind, os.listdir(places.trash)) == (False, [])
 
 
 def test_discarding_by_descriptor_spares_a_later_attempt_at_the_same_path(places):

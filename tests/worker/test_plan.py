@@ -28,9 +28,9 @@ class FullHierarchy:
     lacking: dict[str, str] = {}  # noqa: RUF012 - read only
 
 
-def _planner(tmp_path, hierarchy=None, **allow):
+def _planner(tmp_path, hierarchy=None, why_unlimited=None, **allow):
     settings = WorkerSettings(home=tmp_path, url="unix:///x", name="w", allow=Allowed(**allow))
-    return Planner(settings, Capacity(1000, 512, 1024), hierarchy or FullHierarchy())
+    return Planner(settings, Capacity(1000, 512, 1024), hierarchy or FullHierarchy(), why_unlimited)
 
 
 def _plan(planner, image=_IMAGE, **document):
@@ -113,6 +113,14 @@ def test_a_limit_that_this_host_cannot_enforce_is_refused_when_it_is_stated(tmp_
     assert _plan(planner, command=["x"]).shape.quotas.memory_bytes is None
     with pytest.raises(SpecError, match=r"limits\.memory.*no memory controller"):
         _plan(planner, command=["x"], limits={"memory": "64M"})
+
+
+def test_a_disk_limit_that_this_host_cannot_enforce_is_refused_when_it_is_stated(tmp_path):
+    """Without disks of a size the share is left out, which makes the disk unlimited; a stated limit is refused."""
+    planner = _planner(tmp_path, why_unlimited="no loop devices")
+    assert _plan(planner, command=["x"]).shape.disk_bytes is None
+    with pytest.raises(SpecError, match=r"limits\.disk.*no loop devices"):
+        _plan(planner, command=["x"], limits={"disk": "64M"})
 
 
 def test_a_mount_is_allowed_by_where_it_really_lies(tmp_path):

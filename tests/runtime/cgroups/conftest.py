@@ -19,8 +19,8 @@ def hierarchy(needs_root: None) -> Iterator[Hierarchy]:
     left = opened.existing()
     for token in left:
         opened.remove(token)
-    for directory in dict.fromkeys(opened.describe()["directories"].values()):
-        os.rmdir(directory)
+    opened.leave()
+    assert not any(os.path.exists(directory) for directory in opened.describe()["directories"].values())
     assert left == [], "the test left groups behind"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.cgroups import tasks
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, open_hierarchy, unenforceable
 from dayfly.runtime.cgroups.readings import Victim
 from dayfly.runtime.shape import IoQuota, Quotas
@@ -113,7 +114,7 @@ def test_a_child_joins_is_counted_and_killed(hierarchy: Hierarchy, token: str, s
     group = hierarchy.create(token)
 
     def burn() -> None:
-        group.join_self()
+        tasks.join(group.joins)
         end = time.process_time() + 0.05
         while time.process_time() < end:
             pass
@@ -134,20 +135,20 @@ def test_a_child_joins_is_counted_and_killed(hierarchy: Hierarchy, token: str, s
 
 
 def test_another_process_can_be_moved_in(hierarchy: Hierarchy, token: str, start: Start) -> None:
-    """`enter` takes a pid."""
+    """`tasks.join` takes a pid."""
     group = hierarchy.create(token)
     pid = start(lambda: None)
     assert group.is_empty()
-    group.enter(pid)
+    tasks.join(group.joins, pid)
     assert not group.is_empty()
     assert group.discard()
 
 
 def test_moving_a_dead_process_says_so(hierarchy: Hierarchy, token: str) -> None:
-    """The error names the process and the group."""
+    """The error names the process."""
     group = hierarchy.create(token)
-    with pytest.raises(HostError, match=r"cannot move process 2147483647 into the control group"):
-        group.enter(2147483647)
+    with pytest.raises(HostError, match=r"cannot move process 2147483647 into the job's control group"):
+        tasks.join(group.joins, 2147483647)
     assert group.discard()
 
 
@@ -158,7 +159,7 @@ def test_daemons_that_fork_while_they_are_killed_are_killed(hierarchy: Hierarchy
         group.apply(Quotas(pids=40))
 
     def fork_for_ever() -> None:
-        group.join_self()
+        tasks.join(group.joins)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         for _ in range(5):
             if os.fork() == 0:
@@ -185,7 +186,7 @@ def test_a_fork_bomb_stops_at_the_pids_limit(hierarchy: Hierarchy, token: str, s
     group.apply(Quotas(pids=10))
 
     def bomb() -> None:
-        group.join_self()
+        tasks.join(group.joins)
         made = 0
         try:
             while made < 100:
@@ -209,7 +210,7 @@ def test_out_of_memory_kills_the_job_and_names_the_victim(hierarchy: Hierarchy, 
     assert group.oom().events == 0
 
     def eat() -> None:
-        group.join_self()
+        tasks.join(group.joins)
         with open("/proc/self/comm", "w") as comm:
             comm.write("eats (a, pid=9)")
         assert len(bytearray(128 * MIB)) > 0
@@ -231,7 +232,7 @@ def test_without_a_limit_the_same_program_lives(hierarchy: Hierarchy, token: str
     group = hierarchy.create(token)
 
     def eat() -> None:
-        group.join_self()
+        tasks.join(group.joins)
         assert len(bytearray(128 * MIB)) > 0
 
     start(eat)
@@ -248,7 +249,7 @@ def test_a_cpu_quota_throttles(hierarchy: Hierarchy, token: str, start: Start) -
     group.apply(Quotas(cpus=0.1))
 
     def burn() -> None:
-        group.join_self()
+        tasks.join(group.joins)
         end = time.process_time() + 0.1
         while time.process_time() < end:
             pass
@@ -266,7 +267,7 @@ def test_discard_works_from_any_state(hierarchy: Hierarchy, token: str, start: S
     assert never_used.discard()
     assert never_used.discard()
     busy = hierarchy.create(token)
-    start(busy.join_self)
+    start(lambda: tasks.join(busy.joins))
     again = open_hierarchy(hierarchy.name.removeprefix("dayfly-"))
     assert again.existing() == [token]
     assert again.remove(token)
@@ -285,8 +286,15 @@ def test_nothing_is_open_after_discard(hierarchy: Hierarchy, token: str) -> None
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_host_without_control_groups_enforces_nothing() -> None:
-    """Every stated limit is named with the reason; what was not stated is not."""
-    assert unenforceable(None, Quotas()) == {}
-    stated = Quotas(cpus=1.0, memory_bytes=MIB, pids=3)
-    assert set(unenforceable(None, stated)) == {"cpus", "memory_bytes", "pids"}
+@pytest.mark.usefixtures("needs_root")
+def test_leaving_takes_our_directories_away_unless_a_job_goes_on(token: str) -> None:
+    """The home's own directories stay as long as one group is in them, and a second leave does no harm."""
+    hierarchy = open_hierarchy(f"test{token[:8]}")
+    directories = set(hierarchy.describe()["directories"].values())
+    group = hierarchy.create(token)
+    hierarchy.leave()
+    assert all(os.path.isdir(directory) for directory in directories)
+    assert group.discard()
+    for _ in range(2):
+        hierarchy.leave()
+        assert not any(os.path.exists(directory) for directory in directories)

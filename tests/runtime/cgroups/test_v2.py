@@ -3,13 +3,13 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.cgroups import mounts, v2, v2_limits
+from dayfly.runtime.cgroups import controlfile, delegation, mounts, tasks, v2, v2_limits
 from dayfly.runtime.cgroups.readings import Oom, Pressure
 from dayfly.runtime.shape import IoQuota, Quotas
 
@@ -155,7 +155,7 @@ def test_kill_and_empty_on_the_real_tree(unified: str, token: str) -> None:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        group.join_self()
+        tasks.join(group.joins)
         if os.fork() == 0:
             os.setsid()
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -177,12 +177,25 @@ def test_kill_and_empty_on_the_real_tree(unified: str, token: str) -> None:
     os.close(writer)
 
 
+@pytest.fixture
+def base(unified: str, token: str) -> Iterator[Path]:
+    """A group of the test's own with every controller, as systemd delegates one."""
+    offered = (Path(unified) / "cgroup.subtree_control").read_text().split()
+    if not set(v2.CONTROLLERS) <= set(offered):
+        pytest.skip("the version 2 tree of this host hands no controllers on")
+    base = Path(unified) / f"test{token}"
+    base.mkdir()
+    yield base
+    left = [str(base / delegation.LEAF), str(base)]
+    assert tasks.wait_until(lambda: controlfile.remove_directories(left), time.monotonic() + 5.0)
+
+
 @pytest.mark.kernel
-def test_a_child_can_be_born_in_the_group(unified: str, token: str) -> None:
-    """`clone_fd` is a descriptor of the group's directory, as CLONE_INTO_CGROUP wants."""
-    hierarchy = v2.Hierarchy(f"test{token[:8]}", unified, dict.fromkeys(v2.CONTROLLERS, "not asked for"))
-    group = hierarchy.create(token)
-    assert group.clone_fd is not None
-    assert os.readlink(f"/proc/self/fd/{group.clone_fd}") == os.path.join(hierarchy.directory, token)
-    assert group.discard()
-    os.rmdir(hierarchy.directory)
+def test_a_delegated_group_with_processes_in_it_hands_everything_on(
+    base: Path, start: Callable[[Callable[[], object]], int]
+) -> None:
+    """They move into a leaf, at whatever controller the kernel begins to refuse."""
+    pid = start(lambda: (base / "cgroup.procs").write_text("0"))
+    assert delegation.hand_on(str(base), v2.CONTROLLERS) == {}
+    assert set((base / "cgroup.subtree_control").read_text().split()) == set(v2.CONTROLLERS)
+    assert (base / delegation.LEAF / "cgroup.procs").read_text().split() == [str(pid)]

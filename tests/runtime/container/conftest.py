@@ -44,6 +44,7 @@ def host(tmp_path: Path, nothing_left: None) -> Iterator[Host]:
     yield Host(str(home), make_stage(str(home)), hierarchy, seccomp.load(seccomp.cached(str(home))))
     for token in hierarchy.existing():
         hierarchy.remove(token)
+    hierarchy.leave()
 
 
 @pytest.fixture

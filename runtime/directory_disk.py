@@ -1,0 +1,94 @@
+"""A job's disk on a host that cannot limit one: a directory below DAYFLY_HOME, without a limit.
+
+Used where there are no loop devices, no ext4 or no mke2fs, and only for jobs that state no `limits.disk`: one that
+does is refused (worker/plan.py). It is attached as the other kind is (disk.py), as a detached mount with mapped owners.
+But it has a name, `disks/TOKEN`, so what a SIGKILL leaves is the sweeper's to find.
+
+The file system of DAYFLY_HOME must be mountable with mapped owners and take overlay's upper: ext4, xfs, btrfs, f2fs,
+tmpfs from Linux 6.3 on. overlayfs (a container's own root) and NFS can do neither.
+"""
+
+import errno
+import os
+from contextlib import suppress
+
+from dayfly.jobs.errors import HostError, Unsupported
+from dayfly.runtime import syscalls
+from dayfly.runtime.disk import open_disk
+from dayfly.runtime.disk_template import LEAST_BYTES, Directory
+from dayfly.runtime.removal import remove_tree
+
+DIRECTORY = "disks"
+UNLIMITED = "the job's disk was not limited: this host has no loop devices, no ext4 or no mke2fs; see `dayfly doctor`"
+
+# Forbidden below DAYFLY_HOME perhaps, which is meant for the host: in the job they must work.
+_CLEARED = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
+
+
+def why_unlimited(home: str, token: str) -> Unsupported | None:
+    """Why this host cannot limit a job's disk; None when it can, which is tried by making the smallest."""
+    try:
+        open_disk(home, LEAST_BYTES, token).close()
+    except Unsupported as error:
+        return error
+    return None
+
+
+def open_directory_disk(home: str, token: str, layout: tuple[Directory, ...] = ()) -> "DirectoryDisk":
+    """A fresh one with the directories of `layout`. Raises `HostError`."""
+    path = os.path.join(home, DIRECTORY, token)
+    try:
+        os.makedirs(path, 0o700)
+    except OSError as error:
+        raise _failure(path, error) from error
+    try:
+        for directory in layout:
+            target = os.path.join(path, directory.path)
+            os.mkdir(target)
+            os.chown(target, directory.owner, directory.owner)
+            os.chmod(target, directory.mode)
+        return DirectoryDisk(path, _mount(path))
+    except OSError as error:
+        remove_tree(path)
+        raise _failure(path, error) from error
+
+
+class DirectoryDisk:
+    """As `disk.Disk`, but nothing is counted: it ends where the host's disk does. How much of it is used is not known:
+    the kernel keeps no count, and a walk would cost as much as the job wrote."""
+
+    def __init__(self, path: str, mount_fd: int) -> None:
+        self.path = path
+        self.mount_fd = mount_fd
+
+    def look(self) -> None:
+        """There is no quota to come near to."""
+
+    def discard(self) -> None:
+        """Close and delete. Safe from any state and more than once."""
+        self.close()
+        remove_tree(self.path)
+
+    def close(self) -> None:
+        if self.mount_fd >= 0:
+            os.close(self.mount_fd)
+            self.mount_fd = -1
+
+
+def _failure(path: str, error: OSError) -> HostError:
+    remedy = "free space on the disk that holds DAYFLY_HOME" if error.errno == errno.ENOSPC else "see `dayfly doctor`"
+    return HostError("make a job's disk", path, error.errno, remedy)
+
+
+def _mount(path: str) -> int:
+    flags = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
+    fd = syscalls.open_tree(syscalls.AT_FDCWD, path, flags)
+    try:
+        wanted = syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOATIME
+        # The atime setting is a field, not a flag: to set one, all of it is cleared (mount_setattr(2)).
+        syscalls.mount_setattr(fd, "", syscalls.AT_EMPTY_PATH, wanted, _CLEARED | syscalls.MOUNT_ATTR__ATIME)
+    except BaseException:
+        with suppress(OSError):
+            os.close(fd)
+        raise
+    return fd
