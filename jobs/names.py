@@ -15,7 +15,7 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_DEVICE = re.compile(r"/dev/[A-Za-z0-9_./-]{1,100}|[0-9]{1,4}:[0-9]{1,7}")
+_DEVICE = re.compile(r"disk|/dev/[A-Za-z0-9_./-]{1,100}|[0-9]{1,4}:[0-9]{1,7}")
 _PART = r"[A-Za-z0-9]+(?:[._-]+[A-Za-z0-9]+)*"
 _IMAGE = re.compile(rf"{_PART}(?::[0-9]+)?(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?")
 
@@ -65,10 +65,10 @@ def check_digest(text: str) -> str:
 
 
 def check_device(text: str) -> str:
-    """A block device; no `..`, so that /dev is where it lies."""
+    """A block device, or the job's own disk; no `..`, so that /dev is where it lies."""
     if ".." in text.split("/"):
         raise ValueError("must not contain ..")
-    return _matching(_DEVICE, text, "/dev/NAME or MAJOR:MINOR")
+    return _matching(_DEVICE, text, "disk, /dev/NAME or MAJOR:MINOR")
 
 
 def check_env_name(text: str) -> str:

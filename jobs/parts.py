@@ -28,8 +28,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+_IO_LIMITS = ("read_bps", "write_bps", "read_iops", "write_iops")
+
+
 class IoModel(Strict):
-    device: types.Device = Field(description="The block device, /dev/NAME or MAJOR:MINOR.")
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in _IO_LIMITS]})
+
+    device: types.Device = Field(
+        default=spec.OWN_DISK, description="The block device, /dev/NAME or MAJOR:MINOR; `disk` is the job's own disk."
+    )
     read_bps: types.Bps | None = Field(default=None, description="Bytes read a second.")
     write_bps: types.Bps | None = Field(default=None, description="Bytes written a second.")
     read_iops: types.Iops | None = Field(default=None, description="Reads a second.")
@@ -37,7 +44,7 @@ class IoModel(Strict):
 
     @model_validator(mode="after")
     def _limits_something(self) -> IoModel:
-        if (self.read_bps, self.write_bps, self.read_iops, self.write_iops) == (None,) * 4:
+        if all(getattr(self, name) is None for name in _IO_LIMITS):
             raise ValueError("must limit something: read_bps, write_bps, read_iops or write_iops")
         return self
 

@@ -78,11 +78,11 @@ def settings(value: Any) -> Any:
 
 
 def io_limit(value: Any) -> Any:
-    """`/dev/sda write_bps=10M` for `{device: /dev/sda, write_bps: 10M}`."""
+    """`/dev/sda write_bps=10M` for `{device: /dev/sda, write_bps: 10M}`; without a device it is the job's own disk."""
     if not isinstance(value, str):
         return value
-    device, _, rest = value.strip().partition(" ")
-    return {"device": device, **settings(rest)}
+    first, _, rest = value.strip().partition(" ")
+    return settings(value) if "=" in first else {"device": first, **settings(rest)}
 
 
 def named(field: str) -> Any:

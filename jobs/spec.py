@@ -57,11 +57,14 @@ class AfterWhen(StrEnum):
     ANY = "any"
 
 
+OWN_DISK = "disk"
+
+
 @dataclass(frozen=True, slots=True)
 class IoLimit:
-    """Limits of one block device: `device` is "/dev/NAME" or "MAJOR:MINOR"."""
+    """Limits of one block device: "/dev/NAME" or "MAJOR:MINOR"; or of the job's own disk, OWN_DISK."""
 
-    device: str
+    device: str = OWN_DISK
     read_bps: int | None = None
     write_bps: int | None = None
     read_iops: int | None = None

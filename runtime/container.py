@@ -36,9 +36,10 @@ loop device go with the descriptors. The control group's directories stay, by th
 does a disk that is a directory.
 """
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
+from dayfly.jobs.errors import HostError
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
 from dayfly.runtime.directory_disk import DirectoryDisk, open_directory_disk
@@ -92,9 +93,11 @@ class Container:
             parts.callback(init.close)
             cgroup = host.hierarchy.create(token)
             parts.callback(cgroup.discard)
-            cgroup.apply(shape.quotas)
+            cgroup.apply(shape.quotas.on(None))
             disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees))
             parts.callback(disk.discard)
+            if shape.quotas.io:
+                cgroup.apply(shape.quotas.on(disk.number))
             effective = cgroup.effective()
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
@@ -127,8 +130,15 @@ class Container:
         """Time the job was stalled, where this kernel tells."""
         return self._cgroup.pressure()
 
+    def unthrottle(self) -> None:
+        """Lift the limits of io: what waits for them cannot be killed, and what is still to be written would wait."""
+        if self.shape.quotas.io:
+            with suppress(HostError):  # then the end takes as long as the limit makes it
+                self._cgroup.apply(replace(self.shape.quotas, io=()))
+
     def discard(self) -> None:
         """Kill, unmount, free. What was written and not collected is lost, which is the point of it."""
+        self.unthrottle()
         self._parts.close()
 
 

@@ -60,6 +60,7 @@ class DirectoryDisk:
     def __init__(self, path: str, mount_fd: int) -> None:
         self.path = path
         self.mount_fd = mount_fd
+        self.number = None
 
     def look(self) -> None:
         """There is no quota to come near to."""

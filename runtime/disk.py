@@ -67,7 +67,7 @@ class Disk:
     def __init__(self, mount_fd: int, device: str, size_bytes: int) -> None:
         self.mount_fd = mount_fd
         self.device = device
-        """As `/dev/loop3`; in io limits and readings it is `7:3`."""
+        """As `/dev/loop3`."""
         self.size_bytes = size_bytes
         first = os.statvfs(mount_fd)
         beyond_size = _free_bytes(first) - size_bytes
@@ -75,6 +75,11 @@ class Disk:
         self._used_at_first = first.f_blocks - first.f_bfree
         self._least_free_bytes = _free_bytes(first)
         self._least_free_inodes = first.f_ffree
+
+    @property
+    def number(self) -> str:
+        """The device as control groups name it, `7:3`."""
+        return f"{loop.MAJOR}:{self.device.removeprefix('/dev/loop')}"
 
     def look(self) -> None:
         """Note what is free now. Two microseconds; call it as often as the job's other samples, and at its end."""

@@ -19,7 +19,7 @@ _AUTOCLEAR = 4
 _INFO = struct.Struct("=QQQQQIIII64s64s32sQQ")  # struct loop_info64
 _CONFIG = struct.Struct(f"=II{_INFO.size}s64x")  # struct loop_config
 _NAME = 9  # lo_file_name in _INFO
-_MAJOR = 7
+MAJOR = 7
 _BLOCK_BYTES = 4096
 _TRIES = 100  # others may take the free device first
 
@@ -75,7 +75,7 @@ def _open_device(device: str, number: int) -> int:
         except FileNotFoundError:
             # A container's /dev does not follow the kernel's.
             with suppress(FileExistsError):
-                os.mknod(device, stat.S_IFBLK | 0o600, os.makedev(_MAJOR, number))
+                os.mknod(device, stat.S_IFBLK | 0o600, os.makedev(MAJOR, number))
             return os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise Unsupported("open a loop device", device, error.errno, _remedy(error)) from error

@@ -4,13 +4,15 @@ A `Shape` is all that can be prepared before a job is known; a `Process` is what
 guessed shape ahead of need and starts the job in it when the guess was right, else prepares the right one.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
+
+OWN_DISK = "disk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IoQuota:
-    """Limits of one block device ("major:minor"), in bytes or operations a second; None is unlimited."""
+    """Limits of one block device ("major:minor", or OWN_DISK), in bytes or operations a second; None is unlimited."""
 
     device: str
     read_bps: int | None = None
@@ -30,6 +32,15 @@ class Quotas:
     swap_bytes: int | None = None
     pids: int | None = None
     io: tuple[IoQuota, ...] = ()
+
+    def on(self, own_disk: str | None) -> Self:
+        """The same with the job's own disk by its number; None: not known yet, so without its limits."""
+        own = tuple(each for each in self.io if each.device == OWN_DISK)
+        if not own:
+            return self
+        others = tuple(each for each in self.io if each.device != OWN_DISK)
+        known = () if own_disk is None else tuple(replace(each, device=own_disk) for each in own)
+        return replace(self, io=(*others, *known))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,12 @@ from typing import TypeVar
 from dayfly.jobs.demand import Capacity, Demand
 from dayfly.jobs.errors import SpecError, StoreError
 from dayfly.jobs.signals import parse_signal
-from dayfly.jobs.spec import IoLimit, JobSpec, Network
+from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec, Network
 from dayfly.runtime.bundle import path_of
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
 from dayfly.runtime.ignore import ignored
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
+from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
 from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Shape, Workspace
 from dayfly.worker.host import host_id
 from dayfly.worker.settings import WorkerSettings
@@ -107,6 +108,9 @@ class Planner:
         return None
 
     def _quotas(self, spec: JobSpec) -> Quotas:
+        own = next((number for number, limit in enumerate(spec.limits.io) if limit.device == OWN_DISK), None)
+        if own is not None and self._why_unlimited is not None:
+            raise SpecError(f"limits.io[{own}]", f"this worker cannot enforce it: {self._why_unlimited}")
         stated = Quotas(
             cpus=spec.limits.cpus,
             cpu_burst_us=_microseconds(spec.limits.cpu_burst_seconds),
@@ -242,6 +246,8 @@ def _io_quota(number: int, limit: IoLimit) -> IoQuota:
 
 
 def _device(number: int, device: str) -> str:
+    if device == OWN_DISK:
+        return MOUNTED_DISK
     if not device.startswith("/"):
         return device
     try:

@@ -69,6 +69,7 @@ class Supervision:
         end = self._until_end()
         finished_at = time.time()
         if not end.is_alone:
+            self._container.unthrottle()
             self._container.init.reap()  # every process of the job is dead from here on
         self._drain()
         return Outcome(self._cause or "exited", end, started_at, finished_at, self._samples, self._log)

@@ -143,6 +143,8 @@ def test_an_empty_document_is_a_job_of_defaults():
                                                         {"source": "/c", "target": "/c", "writable": True}]}),
         ({"mounts": ["/a:/b:ro"]}, {"mounts": {"source": "/a", "target": "/b", "writable": False}}),
         ({"limits": "cpus=1.5 memory=2G pids=64"}, {"limits": {"cpus": 1.5, "memory": "2G", "pids": 64}}),
+        ({"limits": {"io": "write_bps=10M"}}, {"limits": {"io": [{"device": "disk", "write_bps": "10M"}]}}),
+        ({"limits": {"io": {"read_iops": 5}}}, {"limits": {"io": [{"device": "disk", "read_iops": 5}]}}),
         ({"limits": {"io": "8:0 write_bps=10M"}}, {"limits": {"io": [{"device": "8:0", "write_bps": "10M"}]}}),
         ({"artifacts": "dist/**"}, {"artifacts": {"paths": ["dist/**"]}}),
         ({"artifacts": ["a", "b"]}, {"artifacts": {"paths": ["a", "b"]}}),

@@ -76,7 +76,7 @@ _REFUSED = [
     ({"limits": {"cpu_burst": "2s"}}, "limits.cpu_burst: must be 1s or less, got '2s'"),
     ({"limits": {"io": [{"device": "8:0"}]}}, "limits.io[0]: must limit something"),
     ({"limits": {"io": [{"device": "/dev/../etc/x", "read_bps": 1}]}}, "limits.io[0].device: must not contain .."),
-    ({"limits": {"io": [{"device": "sda", "read_bps": 1}]}}, "limits.io[0].device: must be /dev/NAME or MAJOR:MINOR"),
+    ({"limits": {"io": [{"device": "sda", "read_bps": 1}]}}, "limits.io[0].device: must be disk, /dev/NAME or"),
     ({"limits": "cpus"}, "limits: must be NAME=VALUE NAME=VALUE …, each name once, got 'cpus'"),
     ({"limits": "cpus=1 cpus=2"}, "limits: must be NAME=VALUE NAME=VALUE …, each name once"),
     ({"timeout": 0}, "timeout: must be 1ms or more, got 0"),

@@ -42,6 +42,16 @@ def test_each_end_of_a_job_has_its_outcome(worker, queue, document, outcome, exi
     assert result.exit_code == exit_code
 
 
+def test_a_limit_of_io_holds_the_jobs_writes_to_its_own_disk(worker, queue):
+    """A write that the limit makes last for hours does not end, and the job that waits for it can be stopped."""
+    worker.start()
+    script = "dd if=/dev/zero of=made bs=64K count=4 oflag=direct"
+    slow = queue.submit(script=script, limits={"io": {"write_bps": 1}}, timeout=1, stop_grace=1)
+    quick = queue.submit(script=script, limits={"io": {"write_bps": "1G", "write_iops": 100000}})
+    assert queue.result(quick).outcome is Outcome.SUCCEEDED
+    assert queue.result(slow).outcome is Outcome.TIMED_OUT
+
+
 def test_a_result_tells_the_whole_story(worker, queue, tmp_path):
     """Log in order, artifacts byte for byte, usage, limits, timings and attempts are all there."""
     worker.start()
