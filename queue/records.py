@@ -63,6 +63,10 @@ class Records:
             raise AmbiguousId(prefix, there)
         return there[0]
 
+    def all(self) -> Iterator[JobRecord]:
+        """Every job, the latest first, a page at a time."""
+        return self._newest(None)
+
     def ls(
         self,
         *,

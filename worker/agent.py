@@ -11,6 +11,7 @@ import os
 import selectors
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -35,6 +36,7 @@ from dayfly.worker.launcher_client import Launcher
 from dayfly.worker.liaison import Liaison
 from dayfly.worker.places import Places
 from dayfly.worker.plan import Planner
+from dayfly.worker.retention import expire
 from dayfly.worker.roster import Roster
 from dayfly.worker.running import RunningJob
 from dayfly.worker.settings import WorkerSettings
@@ -83,7 +85,7 @@ class Agent:
         self._store = FileStore(settings.store)
         unlimited = _why_unlimited(settings)
         self._hierarchy = hierarchy = open_hierarchy(settings.cgroup_tag)
-        self._house = Housekeeping(Sweeper(places, hierarchy), self._store, self._living_tokens)
+        self._house = Housekeeping(Sweeper(places, hierarchy), partial(expire, settings), self._living_tokens)
         self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
         self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots + 1)
         planner = Planner(settings, self._ledger.share, hierarchy, unlimited)

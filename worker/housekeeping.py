@@ -1,4 +1,4 @@
-"""What an agent does on a timer for its host: sweep, and let the store expire."""
+"""What an agent does on a timer for its host: sweep, and let expire what outlives jobs."""
 
 import threading
 import time
@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 import structlog
 
 from dayfly.jobs.errors import HostError
-from dayfly.worker.store import FileStore
 from dayfly.worker.sweeper import Sweeper
 
 _SWEEP_SECONDS = 60.0
@@ -19,12 +18,12 @@ log = structlog.get_logger()
 
 
 class Housekeeping:
-    """`living` tells the tokens of the keepers that the agent follows."""
+    """`expire` is retention.py's, `living` tells the tokens of the keepers that the agent follows."""
 
-    def __init__(self, sweeper: Sweeper, store: FileStore, living: Callable[[], Collection[str]]) -> None:
+    def __init__(self, sweeper: Sweeper, expire: Callable[[], None], living: Callable[[], Collection[str]]) -> None:
         self.due_at = 0.0
         self._sweeper = sweeper
-        self._store = store
+        self._expire = expire
         self._living = living
         self._expire_at = 0.0
 
@@ -36,8 +35,7 @@ class Housekeeping:
             self.sweep()
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRE_SECONDS
-            # A store may hold a million files: not in the loop that renews leases.
-            threading.Thread(target=self._store.expire, name="dayfly-expire", daemon=True).start()
+            threading.Thread(target=self._expire, name="dayfly-expire", daemon=True).start()
 
     def sweep_now(self) -> None:
         """Something was killed that could not tidy up after itself."""

@@ -1,23 +1,36 @@
-"""Which image layers this home's keepers use: what the image store asks before it takes any away."""
+"""What this home's keepers use: image layers and frozen directories, which must not be taken away under them."""
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from dayfly.worker import jobfiles
 from dayfly.worker.places import Places
+from dayfly.worker.record import Record
 from dayfly.worker.warm import layers_held
 
 
 def layers_in_use(home: Path) -> set[str]:
     """Absolute paths. Read afresh at every call, keepers before jobs: a record only ever moves that way."""
+    used = set(layers_held(Places(home)))
+    for record in _records(home):
+        used.update(record.container.shape.image_layers)
+    return used
+
+
+def documents_here(home: Path) -> Iterator[Mapping[str, Any]]:
+    """The documents of the jobs that have a keeper here."""
+    return (record.document for record in _records(home))
+
+
+def _records(home: Path) -> Iterator[Record]:
     places = Places(home)
-    used = set(layers_held(places))
     for above in (places.keepers, places.jobs):
         for name in _names(above):
             record = jobfiles.read_record(f"{above}/{name}")
             if record is not None:
-                used.update(record.container.shape.image_layers)
-    return used
+                yield record
 
 
 def _names(directory: str) -> list[str]:
