@@ -91,7 +91,9 @@ class JobModel(parts.Strict):
     artifacts: parts.Artifacts = Field(
         default=parts.ArtifactsModel(), description="Files to keep when the job has ended."
     )
-    keep: types.KeepWhen = Field(default=spec.Keep.NEVER, description="When the job's directory on the worker is kept.")
+    keep: types.KeepWhen = Field(
+        default=spec.Keep.NEVER, description="When the job's directory and disk on the worker are kept."
+    )
     queue: types.QueueName = Field(default=spec.DEFAULT_QUEUE, description="The queue to wait in.")
     priority: Annotated[int, Field(ge=MIN_PRIORITY, le=MAX_PRIORITY)] = Field(
         default=0, description="Higher goes first."

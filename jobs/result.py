@@ -216,7 +216,8 @@ class Result:
     """A job's state and, when it is finished, its whole story.
 
     `exit_code` and `signal` are the main process's own; `reason` is a word for a cause that the outcome alone does
-    not tell (QUEUE_TIMEOUT, CLIENT_LOST); `message` is a sentence for people.
+    not tell (QUEUE_TIMEOUT, CLIENT_LOST); `message` is a sentence for people; `kept` is the directory on `host` that
+    `keep` has left.
     """
 
     id: str
@@ -244,6 +245,7 @@ class Result:
         default=(), metadata=reads(tuple_of(partial(from_plain, ArtifactEntry)))
     )
     attempts: tuple[Attempt, ...] = field(default=(), metadata=reads(tuple_of(partial(from_plain, Attempt))))
+    kept: str | None = None
     log: LogSummary = field(default=LogSummary(), metadata=reads(partial(from_plain, LogSummary)))
 
     def __post_init__(self) -> None:

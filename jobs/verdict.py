@@ -96,7 +96,7 @@ def should_retry(policy: Retry, outcome: Outcome, exit_code: int | None, attempt
 
 def summary(result: Result) -> list[str]:
     """What `run` says of a job that did not succeed: at most six lines, the most telling first."""
-    lines = [_headline(result), *_reasons(result, biggest=3), *_stalls(result)]
+    lines = [_headline(result), *_reasons(result, biggest=3), *_kept(result), *_stalls(result)]
     lines += [f"warning: {warning}" for warning in result.warnings]
     if len(lines) <= SUMMARY_LINES:
         return lines
@@ -108,6 +108,7 @@ def explain(result: Result) -> list[str]:
     return [
         _headline(result),
         *_reasons(result, biggest=10),
+        *_kept(result),
         *_memory_course(result),
         *_stalls(result),
         *(f"warning: {warning}" for warning in result.warnings),
@@ -115,6 +116,10 @@ def explain(result: Result) -> list[str]:
         *_phases(result),
         *_attempts(result),
     ]
+
+
+def _kept(result: Result) -> list[str]:
+    return [f"kept: {result.kept} on {result.host}"] if result.kept else []
 
 
 def _headline(result: Result) -> str:

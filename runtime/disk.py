@@ -43,29 +43,22 @@ def open_disk(home: str, size_bytes: int, token: str, layout: tuple[Directory, .
     file_fd = template(home, size_bytes, layout).copy(home)
     try:
         device_fd, device = loop.attach(file_fd, f"dayfly:{token}")
-    finally:
+        try:
+            return Disk(_mount(device), device, file_fd, max(size_bytes, LEAST_BYTES))
+        finally:
+            os.close(device_fd)
+    except BaseException:
         os.close(file_fd)
-    try:
-        return Disk(_mount(device), device, max(size_bytes, LEAST_BYTES))
-    finally:
-        os.close(device_fd)
-
-
-def host_free_bytes(home: str) -> int:
-    """What is free for an ordinary user on the file system that holds the jobs' disks."""
-    return _free_bytes(os.statvfs(home))
-
-
-def is_host_full(home: str) -> bool:
-    """Whether a job's I/O error may be ours: its disk is sparse, and the host could not back it any more."""
-    return host_free_bytes(home) < _HOST_FULL_BELOW_BYTES
+        raise
 
 
 class Disk:
     """A mounted disk. `mount_fd` is the detached mount: attach it with move_mount, open files below it with openat."""
 
-    def __init__(self, mount_fd: int, device: str, size_bytes: int) -> None:
+    def __init__(self, mount_fd: int, device: str, file_fd: int, size_bytes: int) -> None:
         self.mount_fd = mount_fd
+        self._file_fd = file_fd
+        self._is_kept = False
         self.device = device
         """As `/dev/loop3`."""
         self.size_bytes = size_bytes
@@ -75,6 +68,7 @@ class Disk:
         self._used_at_first = first.f_blocks - first.f_bfree
         self._least_free_bytes = _free_bytes(first)
         self._least_free_inodes = first.f_ffree
+        self._least_free_on_host = _free_bytes(os.fstatvfs(file_fd))
 
     @property
     def number(self) -> str:
@@ -82,14 +76,25 @@ class Disk:
         return f"{loop.MAJOR}:{self.device.removeprefix('/dev/loop')}"
 
     def look(self) -> None:
-        """Note what is free now. Two microseconds; call it as often as the job's other samples, and at its end."""
+        """Note what is free now, here and on the host's disk: call it with the job's other samples, and at its end."""
         now = os.statvfs(self.mount_fd)
         self._least_free_bytes = min(self._least_free_bytes, _free_bytes(now))
         self._least_free_inodes = min(self._least_free_inodes, now.f_ffree)
+        self._least_free_on_host = min(self._least_free_on_host, _free_bytes(os.fstatvfs(self._file_fd)))
 
     def was_full(self) -> bool:
         """Whether a look found the quota used up: (nearly) no block or no inode free."""
         return self._least_free_bytes <= self._full_below_bytes or self._least_free_inodes == 0
+
+    def has_lost_writes(self) -> bool:
+        """Whether the host's disk ran full, and the kernel could not write back what the job had written.
+
+        The file is sparse, so that this shows inside as an I/O error, or not at all to a job that never syncs; ext4
+        counts what it gives up. (Not what is written past the page cache, where the job hears of it itself.)
+        """
+        if self._least_free_on_host >= _HOST_FULL_BELOW_BYTES or self.was_full():
+            return False
+        return any(_counted(self.device, what) for what in ("warning_count", "errors_count"))
 
     def used_bytes(self) -> int:
         """What the job's files take now, their directories included."""
@@ -120,18 +125,28 @@ class Disk:
         finally:
             os.close(fd)
 
+    def keep(self, directory_fd: int, name: str) -> None:
+        """Give the disk's file a name, so that it outlives us; it is whole when its last mount is gone.
+
+        Raises OSError, for one: EXDEV in a directory on another file system.
+        """
+        # proc(5): AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH, following this link does not.
+        os.link(f"/proc/self/fd/{self._file_fd}", name, dst_dir_fd=directory_fd, follow_symlinks=True)
+        self._is_kept = True
+
     def discard(self) -> None:
         """Close, quickly also after much data. Safe from any state and more than once."""
-        if self.mount_fd >= 0 and self.used_bytes() > _MUCH_BYTES:
+        if self.mount_fd >= 0 and not self._is_kept and self.used_bytes() > _MUCH_BYTES:
             with suppress(HostError):  # then closing merely takes longer
                 self.shutdown()
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor up; with the last mount of it gone too, the kernel frees everything. Safe twice."""
+        """Give the descriptors up; with the last mount of it gone too, the kernel frees everything. Safe twice."""
         if self.mount_fd >= 0:
             os.close(self.mount_fd)
-            self.mount_fd = -1
+            os.close(self._file_fd)
+            self.mount_fd = self._file_fd = -1
 
 
 # Or the kernel warns of writes that meet the end of the disk, and tells every console (KERN_ALERT) of each shutdown and
@@ -149,6 +164,18 @@ def _settle(device: str) -> None:
                 os.write(fd, b"0")
             finally:
                 os.close(fd)
+
+
+def _counted(device: str, what: str) -> int:
+    try:
+        with open(f"{_sysfs(device)}/{what}", encoding="ascii") as file:
+            return int(file.read())
+    except OSError:  # no sysfs here: then it is not known
+        return 0
+
+
+def _sysfs(device: str) -> str:
+    return f"/sys/fs/ext4/{os.path.basename(device)}"
 
 
 def _mount(device: str) -> int:

@@ -29,7 +29,7 @@ from dayfly.worker import events, jobfiles
 from dayfly.worker.adoption import adopt
 from dayfly.worker.capacity import open_ledger
 from dayfly.worker.exit import NAME as EXIT
-from dayfly.worker.finishing import Finisher, is_kept
+from dayfly.worker.finishing import Finisher
 from dayfly.worker.host import host_id, need_root
 from dayfly.worker.housekeeping import Housekeeping
 from dayfly.worker.launcher_client import Launcher
@@ -170,9 +170,7 @@ class Agent:
             self._liaison.discarded(job)
 
     def _discard(self, job: RunningJob) -> None:
-        if is_kept(job):
-            os.makedirs(self._places.kept, 0o700, exist_ok=True)
-            os.rename(job.directory, f"{self._places.kept}/{job.job_id}.{job.claim.attempt}")
+        if job.is_kept:
             job.close()
             self._watches.unwatch(job.watch)
         elif not job.discard():  # with the directory goes its watch
@@ -329,7 +327,7 @@ class Agent:
             Reaper(self._redis, settings.queues, settings.lease_seconds),
             Intake(self._redis),
             self._starter,
-            Finisher(consumer, self._store),
+            Finisher(consumer, self._store, self._places),
             self._roster,
             self._ledger,
             self._can_start,

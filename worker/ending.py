@@ -3,6 +3,7 @@
 Readings only; what they mean is `jobs/verdict.py`'s. Everything here must hold for a job that was killed at any moment.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container
 from dayfly.runtime.directory_disk import UNLIMITED, DirectoryDisk
 from dayfly.runtime.init_process import End
+from dayfly.runtime.operations import remedy_for
 from dayfly.worker import artifacts, jobfiles
-from dayfly.worker.exit import Disk, LogSize, Oom, Timings, Usage
+from dayfly.worker.exit import Disk, Fault, LogSize, Oom, Timings, Usage
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import STDERR, STDOUT
 from dayfly.worker.record import Record
@@ -25,8 +27,8 @@ from dayfly.worker.supervision import Outcome
 _COLLECT_SECONDS = 600.0
 _BIGGEST = 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OTHERS_TURN = ("requeued", "lease_lost")  # another attempt will have artifacts of its own
-_STOPS = ("cancelled", *_OTHERS_TURN)
+_OTHERS_TURN = ("requeued", "lease_lost", "fault")  # another attempt will have artifacts of its own
+_STOPS = ("cancelled", "requeued", "lease_lost")
 
 
 class Ending:
@@ -51,6 +53,7 @@ class Ending:
         """Gather everything and write it down; from then on the job has ended for the agent."""
         self._cause = outcome.cause
         disk = self._disk()
+        fault = self._fault()
         collected = self._collect(outcome)
         usage = self._usage(disk, outcome.end)
         facts: dict[str, Any] = {
@@ -58,6 +61,7 @@ class Ending:
             "exit_code": outcome.end.exit_code,
             "signal": outcome.end.signal,
             "spawn_errno": outcome.spawn_errno,
+            "fault": fault,
             "message": outcome.message,
             "timings": self._timings(outcome),
             "usage": usage,
@@ -65,7 +69,7 @@ class Ending:
             "oom": self._oom(usage),
             "disk": disk,
             "pressure": self._container.pressure(),
-            "warnings": (*self._notes(), *collected.warnings),
+            "warnings": (*self._notes(), *collected.warnings, *self._keep(outcome.end.exit_code)),
             "artifacts": collected.artifacts,
             "log": self._log_size(outcome),
             "effective": asdict(self._container.effective),
@@ -104,6 +108,31 @@ class Ending:
         if not disk.was_full():
             return Disk(False, disk.used_bytes(), disk.size_bytes)
         return Disk(True, disk.used_bytes(), disk.size_bytes, tuple(disk.biggest(_BIGGEST, self._shown_as())))
+
+    def _fault(self) -> Fault | None:
+        """A host that lost what the job wrote has failed it, whatever the job made of that."""
+        disk = self._container.disk
+        if self._cause != "exited" or isinstance(disk, DirectoryDisk) or not disk.has_lost_writes():
+            return None
+        self._cause = "fault"
+        full = OSError(errno.ENOSPC, "")
+        home = os.path.dirname(os.path.dirname(self._directory.path))
+        return Fault.of(HostError("hold what the job wrote, in", home, full.errno, remedy_for(full)))
+
+    def _keep(self, exit_code: int | None) -> tuple[str, ...]:
+        """Give the disk a name in the job's directory, when the job wants it kept; what the result should say of it."""
+        wanted = self._record.document.get("keep", "never")
+        is_success = self._cause == "exited" and exit_code == 0
+        if self._cause == "requeued" or wanted == "never" or (wanted == "failed" and is_success):
+            return ()
+        disk = self._container.disk
+        if isinstance(disk, DirectoryDisk):
+            return ("the job's disk is not kept: this host has no disk of its own for each job",)
+        try:
+            disk.keep(self._directory.fd, jobfiles.DISK)
+        except OSError as error:
+            return (f"the job's disk is not kept: {error.strerror}",)
+        return ()
 
     def _shown_as(self) -> dict[str, str]:
         """Where the disk's directories are in the job's eyes."""

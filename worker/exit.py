@@ -5,8 +5,9 @@ These are readings, not judgements: `jobs/verdict.py` makes the outcome of them.
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from dayfly.jobs.errors import HostError
 from dayfly.runtime.cgroups.readings import Pressure, Victim
 
 VERSION = 1
@@ -22,6 +23,10 @@ class Fault:
     errno: int | None
     message: str
     remedy: str | None = None
+
+    @classmethod
+    def of(cls, error: HostError) -> Self:
+        return cls(error.step, error.path, error.errno, error.message, error.remedy)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """The end of a job told to the queue: its log stored, its outcome judged, then finished, tried again or given back."""
 
 import dataclasses
+import os
 import time
+
+import structlog
 
 from dayfly.jobs.demand import Capacity
 from dayfly.jobs.errors import StoreError
@@ -12,23 +15,33 @@ from dayfly.jobs.verdict import should_retry
 from dayfly.queue.claims import Claim
 from dayfly.queue.consumer import Consumer
 from dayfly.worker.claims import attempt_of
+from dayfly.worker.places import Places
 from dayfly.worker.reporting import report
 from dayfly.worker.running import RunningJob
 from dayfly.worker.store import FileStore
+
+log = structlog.get_logger()
 
 
 class Finisher:
     """Tells the queue how jobs of one worker ended. Each method may raise a QueueError, and be called again then."""
 
-    def __init__(self, consumer: Consumer, store: FileStore) -> None:
+    def __init__(self, consumer: Consumer, store: FileStore, places: Places) -> None:
         self._consumer = consumer
         self._store = store
+        self._places = places
 
     def finish(self, job: RunningJob, free: Capacity | None) -> tuple[bool, Claim | None]:
         """Settle a job whose end is known; with `free`, claim the next one in the same round trip if it may be so.
 
         False: the job is not ours any more, and what we know of it interests nobody.
         """
+        told = self._tell(job, free)
+        if job.result is not None and job.result.kept is not None:
+            self._keep(job, job.result.kept)  # before another attempt needs the place
+        return told
+
+    def _tell(self, job: RunningJob, free: Capacity | None) -> tuple[bool, Claim | None]:
         result = job.result = job.result or self._result(job)
         if result.outcome is None:
             return self._consumer.requeue(job.claim, count_attempt=False), None
@@ -49,6 +62,8 @@ class Finisher:
         self._hold_artifacts(job, result, warnings)
         if result.outcome is Outcome.CANCELLED:
             result = dataclasses.replace(result, reason=self._consumer.cancel_reason(job.claim))
+        if _is_kept(job, result):
+            result = dataclasses.replace(result, kept=self._places.kept_of(job.job_id, job.claim.attempt))
         attempts = (*job.claim.earlier, attempt_of(job.claim, result))
         return dataclasses.replace(result, attempts=attempts, warnings=(*result.warnings, *warnings))
 
@@ -62,6 +77,13 @@ class Finisher:
         finally:
             reader.close()
 
+    def _keep(self, job: RunningJob, path: str) -> None:
+        try:
+            os.makedirs(self._places.kept, 0o700, exist_ok=True)
+            job.keep(path)
+        except OSError as error:
+            log.error("cannot keep", job=job.job_id, path=path, why=str(error))
+
     def _hold_artifacts(self, job: RunningJob, result: Result, warnings: list[str]) -> None:
         if not result.artifacts:
             return
@@ -73,8 +95,6 @@ class Finisher:
             warnings.append(f"the artifacts may expire early: {error}")
 
 
-def is_kept(job: RunningJob) -> bool:
+def _is_kept(job: RunningJob, result: Result) -> bool:
     """Whether the job's directory outlives it (`keep`)."""
-    if job.result is None or job.result.outcome is None:
-        return False
-    return job.spec.keep is Keep.ALWAYS or (job.spec.keep is Keep.FAILED and not job.result.is_success)
+    return job.spec.keep is Keep.ALWAYS or (job.spec.keep is Keep.FAILED and not result.is_success)

@@ -17,8 +17,8 @@ from dayfly.worker.exit import Exit
 from dayfly.worker.record import Record
 
 READY, RUNNING, COLLECTING = "ready", "running", "collecting"
-LEASE, STOP, _STDIN = "lease", "stop", "stdin"
-_KNOWN = (joblock.NAME, records.NAME, exits.NAME, READY, RUNNING, COLLECTING, LEASE, STOP, _STDIN, logfile.NAME)
+LEASE, STOP, DISK, _STDIN = "lease", "stop", "disk.ext4", "stdin"
+_KNOWN = (joblock.NAME, records.NAME, exits.NAME, READY, RUNNING, COLLECTING, LEASE, STOP, DISK, _STDIN, logfile.NAME)
 _OTHERS = (f"{logfile.NAME}.", *(f"{name}." for name in _KNOWN))
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _LARGEST = 64 << 20

@@ -97,5 +97,5 @@ def _fault(error: Exception, directory: JobDirectory) -> Fault:
     if isinstance(error, OSError):
         error = HostError("keep the job in", error.filename or directory.path, error.errno, remedy_for(error))
     if isinstance(error, HostError):
-        return Fault(error.step, error.path, error.errno, error.message, error.remedy)
+        return Fault.of(error)
     return Fault("keep the job", directory.path, None, f"{type(error).__name__}: {error}", _OUR_BUG)

@@ -59,6 +59,10 @@ class Places:
     def keeper(self, token: str) -> str:
         return f"{self.keepers}/{token}"
 
+    def kept_of(self, job_id: str, attempt: int) -> str:
+        """Where an attempt's directory stays when the job wants that (`keep`)."""
+        return f"{self.kept}/{job_id}.{attempt}"
+
     def throw_away(self, path: str) -> None:
         """Move a directory to the trash: constant time, whatever is in it. Fine when it is gone already."""
         with contextlib.suppress(FileNotFoundError):

@@ -48,6 +48,7 @@ class RunningJob:
     ending: Exit | None = None
     result: Result | None = None
     is_settled: bool = False  # the queue knows the end, or wants to know nothing of it
+    is_kept: bool = False  # its directory stays (`keep`), and lies where it will
 
     def __post_init__(self) -> None:
         self._directory_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -108,6 +109,12 @@ class RunningJob:
     def whole_log(self) -> LogReader:
         """A reader of its own over all that is kept of the log."""
         return LogReader(self._directory_fd)
+
+    def keep(self, path: str) -> None:
+        """Move the directory to where it stays; its keeper, if it still tidies up, works through a descriptor."""
+        os.rename(self.directory, path)
+        self.directory = path
+        self.is_kept = True
 
     def discard(self) -> bool:
         """Delete the directory, by its descriptor: at its path a later attempt of the job may lie by now.

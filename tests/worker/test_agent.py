@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import subprocess
 import time
 
 import pytest
@@ -171,6 +172,35 @@ def test_a_job_is_tried_again_as_its_policy_says(worker, queue):
     result = queue.result(queue.submit(script=script, retry={"max": 4, "exit_codes": [75]}))
     assert result.outcome is Outcome.SUCCEEDED
     assert [(each.number, each.exit_code) for each in result.attempts] == [(1, 75), (2, 75), (3, 0)]
+
+
+@pytest.mark.parametrize(("keep", "exit_code"), [("always", 0), ("failed", 3)])
+def test_what_a_job_wants_kept_stays_with_its_disk(worker, queue, tmp_path, keep, exit_code):
+    """The result names the directory: record, log and end are in it, and the disk can be mounted."""
+    worker.start()
+    job_id = queue.submit(script=f"echo written > made; echo said; exit {exit_code}", keep=keep)
+    result = queue.result(job_id)
+    queue.await_discarded(job_id)
+    assert result.kept == f"{worker.home}/kept/{job_id}.1"
+    assert {"record.json", "exit.json", "log", "disk.ext4"} <= set(os.listdir(result.kept))
+    assert _cat(f"{result.kept}/disk.ext4", "workspace/upper/made") == "written\n"
+
+
+def test_each_attempt_that_failed_is_kept_apart(worker, queue):
+    """A job that is tried again leaves the directory of every attempt that `keep` wants, and not the last one's."""
+    worker.start()
+    script = 'echo "$DAYFLY_ATTEMPT" > made; test "$DAYFLY_ATTEMPT" = 3 || exit 75'
+    job_id = queue.submit(script=script, retry={"max": 4, "exit_codes": [75]}, keep="failed")
+    assert (queue.result(job_id).outcome, queue.result(job_id).kept) == (Outcome.SUCCEEDED, None)
+    queue.await_discarded(job_id)
+    kept = sorted(os.listdir(worker.home / "kept"))
+    assert kept == [f"{job_id}.1", f"{job_id}.2"]
+    assert [_cat(worker.home / f"kept/{name}/disk.ext4", "workspace/upper/made") for name in kept] == ["1\n", "2\n"]
+
+
+def _cat(image, path):
+    """A file of a disk image that nobody has mounted."""
+    return subprocess.run(["debugfs", "-R", f"cat {path}", image], capture_output=True, text=True).stdout
 
 
 def test_a_keeper_that_is_killed_loses_the_job_and_its_policy_decides(worker, queue):

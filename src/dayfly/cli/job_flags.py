@@ -44,7 +44,7 @@ _OPTIONS = (
     click.option("--after", multiple=True, metavar="ID[:ok|any]", help="Start when that job has ended; repeatable."),
     click.option("--delay", metavar="DURATION", help="Do not start before so long."),
     click.option("--unique", metavar="KEY", help="Refuse while a job with this key is not finished."),
-    click.option("--keep", metavar="never|failed|always", help="Keep the job's directory on the worker."),
+    click.option("--keep", metavar="never|failed|always", help="Keep the job's directory and disk on the worker."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
 )  # fmt: skip

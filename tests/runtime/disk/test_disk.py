@@ -4,13 +4,15 @@ import errno
 import os
 import select
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from dayfly.runtime import disk, loop, syscalls
+from dayfly.runtime import loop, syscalls
 from dayfly.runtime.disk import Disk, open_disk
 from dayfly.runtime.disk_template import Directory, image_bytes, template
 
@@ -288,7 +290,61 @@ def test_a_big_disk_costs_little(home: str) -> None:
     os.close(copied)
 
 
-def test_the_host_disk_is_looked_at(home: str) -> None:
-    """What is free on the host is told, to tell our fault from the job's."""
-    assert disk.host_free_bytes(home) > 0
-    assert not disk.is_host_full(home)
+def test_what_the_hosts_disk_cannot_hold_is_known_to_be_lost(small_host: str) -> None:
+    """Writes that the host could not back are told, though the job's own calls all succeeded; others are not."""
+    opened = open_disk(small_host, 64 * MIB, TOKEN)
+    try:
+        assert _write(opened, "fits", MIB) == MIB
+        _sync(opened)
+        opened.look()
+        assert not opened.has_lost_writes()
+        assert _write(opened, "file", 40 * MIB) == 40 * MIB
+        with pytest.raises(OSError, match=r"No space|I/O error"):
+            _sync(opened)
+        opened.look()
+        assert opened.has_lost_writes()
+        assert not opened.was_full()
+    finally:
+        opened.discard()
+
+
+def _sync(where: Disk) -> None:
+    """Have everything written back, as the kernel does by itself after a while."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=where.mount_fd)
+    try:
+        syscalls.syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_kept_disk_outlives_its_job_whole(home: str, tmp_path: Path) -> None:
+    """Its file gets a name, and holds every byte once the last mount is gone."""
+    opened = open_disk(home, 32 * MIB, TOKEN, LAYOUT)
+    _write(opened, "root/upper/file", 20 * MIB)
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    opened.keep(directory, "disk.ext4")
+    os.close(directory)
+    opened.discard()
+    checked = subprocess.run(["debugfs", "-R", "stat root/upper/file", tmp_path / "disk.ext4"], capture_output=True)
+    assert f"Size: {20 * MIB}" in checked.stdout.decode()
+    assert subprocess.run(["e2fsck", "-fn", tmp_path / "disk.ext4"], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def small_host(tmp_path: Path, nothing_left: None) -> Iterator[str]:
+    """A home on a file system of 24 MiB; the templates, which stay open, lie elsewhere."""
+    home = tmp_path / "small"
+    home.mkdir()
+    (tmp_path / "templates").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", home], check=True)
+    (home / "templates").symlink_to(tmp_path / "templates")
+    yield str(home)
+    _umount(home)
+
+
+def _umount(home: Path) -> None:
+    """The kernel frees a loop device, and with it the file below, a moment after its last mount has gone."""
+    deadline = time.monotonic() + 10
+    while subprocess.run(["umount", home], check=False).returncode:
+        assert time.monotonic() < deadline, "it stays busy"
+        select.select([], [], [], 0.01)
