@@ -107,6 +107,7 @@ class JobModel(parts.Strict):
     retry: parts.Retry | None = Field(
         default=None, description="Further attempts. Default: two, when the job was lost."
     )
+    debug: bool = Field(default=False, description="Whether its log begins with the plan of its container.")
     annotations: Annotations = Field(default={}, description="Anything that tools want to remember of the job.")
 
     def value(self) -> spec.JobSpec:
@@ -133,6 +134,7 @@ class JobModel(parts.Strict):
             network=self.network,
             artifacts=self.artifacts.value(),
             keep=self.keep,
+            debug=self.debug,
             queue=self.queue,
             priority=self.priority,
             labels=self.labels,

@@ -179,6 +179,7 @@ class JobSpec:
     network: Network = Network.NONE
     artifacts: Artifacts = Artifacts()
     keep: Keep = Keep.NEVER
+    debug: bool = False
     queue: str = DEFAULT_QUEUE
     priority: int = 0
     labels: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
@@ -218,6 +219,7 @@ class JobSpec:
             ("network", None if self.network is Network.NONE else self.network.value),
             ("artifacts", _artifacts_document(self.artifacts) or None),
             ("keep", None if self.keep is Keep.NEVER else self.keep.value),
+            ("debug", self.debug or None),
             ("queue", None if self.queue == DEFAULT_QUEUE else self.queue),
             ("priority", self.priority or None),
             ("labels", dict(self.labels) or None),

@@ -13,6 +13,7 @@ import time
 from typing import NoReturn
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.blueprint import describe
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import Shape
@@ -69,17 +70,19 @@ def _prepare_and_run(host: Host, token: str, guess: Shape, control: int, directo
         if record.container.shape != guess:
             container.discard()
             container = Container.prepare(host, record.container.shape, token)
-        _run(container, record, directory)
+        _run(host, container, record, directory)
     finally:
         if container is not None:
             container.discard()
 
 
-def _run(container: Container, record: Record, directory: JobDirectory) -> None:
+def _run(host: Host, container: Container, record: Record, directory: JobDirectory) -> None:
     """The job itself."""
     stops = StopRequests(directory)
     ending = Ending(container, record, directory, stops, image_ready_at=time.time())
     supervision = Supervision(container, record, directory, stops)
+    if record.document.get("debug"):
+        supervision.note(describe(record.container, host.hierarchy.version == 2))
     refusal = container.start(record.container, record.stop_signal)
     ending.write(supervision.refused(refusal) if refusal else supervision.follow())
 

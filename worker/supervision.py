@@ -7,6 +7,7 @@ Nothing here waits for the agent, Redis or a reader of the log.
 import os
 import select
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dayfly.runtime.container import Container
@@ -52,9 +53,14 @@ class Supervision:
         self._poll = select.poll()
         self._pipes = {container.init.stdout: STDOUT, container.init.stderr: STDERR}
 
+    def note(self, lines: Iterable[str]) -> None:
+        """Say something of our own in the job's log."""
+        for line in lines:
+            self._log.write(NOTE, f"{line}\n".encode(errors="backslashreplace"))
+
     def refused(self, refusal: Refusal) -> Outcome:
         """The outcome of a command that could not be executed: the job's fault, told in its log too."""
-        self._log.write(NOTE, f"{refusal.message}\n".encode())
+        self.note([refusal.message])
         end = End(refusal.exit_code, None, is_alone=True)
         return Outcome("exited", end, None, time.time(), self._samples, self._log, refusal.message, refusal.errno)
 

@@ -29,7 +29,7 @@ def test_every_flag_reaches_its_field() -> None:
         "--image debian:12 -e A=1=2 -w /w -u 7:8 -m 2G --cpus 1.5 --pids 9 --disk 5G --mount /a:/b:rw --network host "
         "--entrypoint /e --dir /d --artifact x/** --artifact y --changed --timeout 20m --queue q --queue-timeout 1h "
         "--priority -3 --label disk=nvme --label gpu --name n --retry 2 --after 01A --after 01B --delay 5s --unique u "
-        "--keep failed -- make -j2 --image=no"
+        "--keep failed --debug -- make -j2 --image=no"
     )
     assert parse(*line.split()) == [
         {
@@ -54,6 +54,7 @@ def test_every_flag_reaches_its_field() -> None:
             "delay": "5s",
             "unique": "u",
             "keep": "failed",
+            "debug": True,
             "command": ["make", "-j2", "--image=no"],
         }
     ]

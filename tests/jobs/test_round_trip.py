@@ -96,6 +96,7 @@ _COMMON = {
     "network": st.sampled_from(Network),
     "artifacts": _ARTIFACTS,
     "keep": st.sampled_from(Keep),
+    "debug": st.booleans(),
     "queue": st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True),
     "priority": st.integers(-100, 100),
     "labels": st.dictionaries(_NAME, st.just("") | _NAME, max_size=3),

@@ -45,6 +45,7 @@ _OPTIONS = (
     click.option("--delay", metavar="DURATION", help="Do not start before so long."),
     click.option("--unique", metavar="KEY", help="Refuse while a job with this key is not finished."),
     click.option("--keep", metavar="never|failed|always", help="Keep the job's directory and disk on the worker."),
+    click.option("--debug", is_flag=True, help="Say how the container is made before the job runs in it."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
 )  # fmt: skip
@@ -119,6 +120,7 @@ def _scalars(flags: Mapping[str, Any]) -> dict[str, Any]:
     names = ("image", "workdir", "user", "network", "timeout", "queue", "priority", "name", "delay", "unique", "keep")
     values = {name: flags[name] for name in names}
     values |= {"queue_timeout": flags["queue_timeout"], "dir": flags["directory"], "tty": flags["tty"] or None}
+    values |= {"debug": flags["debug"] or None}
     return _stated(values)
 
 

@@ -1,0 +1,43 @@
+"""A container's plan in words, before anything of it is done for the job: the steps describe themselves."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from dayfly.runtime.inputs import input_operations
+from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.operations import PivotRoot
+from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
+from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
+
+_NOT_YET = -1  # no operation is applied, so none needs its descriptors
+
+
+def describe(plan: ContainerPlan, has_cgroup2: bool) -> list[str]:
+    """One line a step, in the order of container.py."""
+    shape, namespaces = plan.shape, Namespaces({"user": _NOT_YET})
+    operations = [
+        *proc_operations(),
+        *kernel_operations(shape, 0, _NOT_YET, []),
+        *tree_operations(shape, _NOT_YET, _NOT_YET, has_cgroup2),
+        *input_operations(0, namespaces, plan, 0, []),
+        PivotRoot("root"),
+    ]
+    return [*_before(shape), *(operation.describe() for operation in operations), *_after(plan)]
+
+
+def _before(shape: Shape) -> Iterator[str]:
+    yield f"make namespaces: mount, pid, user, ipc, uts, cgroup{'' if shape.network == 'host' else ', net'}"
+    yield f"make a control group: {_limits(shape.quotas) or 'no limits'}"
+    yield f"make a disk of {shape.disk_bytes} bytes" if shape.disk_bytes else "make a directory for a disk"
+
+
+def _limits(quotas: Quotas) -> str:
+    values = ((each.name, getattr(quotas, each.name)) for each in fields(quotas))
+    return ", ".join(f"{name} {value}" for name, value in values if value not in (None, ()))
+
+
+def _after(plan: ContainerPlan) -> Iterator[str]:
+    process = plan.process
+    yield f"become user {process.user or 'root'} of the job's user namespace, in {process.cwd}"
+    yield "give up all capabilities but Docker's, set no_new_privs, install the seccomp filter"
+    yield f"execute {' '.join(ascii(word) for word in process.argv)}"
