@@ -116,7 +116,7 @@ class _Collection:
             self.warn(f"artifact {found.path!a} left out: {reason}")
             return
         except OSError as error:  # of the store: a smaller file may still fit
-            self.refused.setdefault(error.strerror, []).append(found.path)
+            self.refused.setdefault(error.strerror or str(error), []).append(found.path)
             return
         self.bytes_taken += artifact.size_bytes
         self.artifacts.append(artifact)

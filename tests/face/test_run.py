@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import select
 import signal
 import subprocess
@@ -44,26 +43,6 @@ def test_says_in_one_line_which_redis(dayfly: Command) -> None:
     assert len(own_lines(loud.stderr)) == 1
     assert f"the embedded Redis ({dayfly.home})" in own_lines(loud.stderr)[0]
     assert dayfly("run", "-q", "--", "true").stderr == b""
-
-
-def test_debug_prints_the_plan_of_the_container_before_the_job_runs(dayfly: Command, tmp_path: Path) -> None:
-    """Each step describes itself on stderr, with what this very job has; the job's own streams are untouched."""
-    (tmp_path / "src").mkdir()
-    directory = f"{tmp_path}/src"
-    done = dayfly("run", "--debug", "--pids", "77", "--dir", directory, *shell("echo out; echo err >&2"))
-    assert (done.stdout, done.returncode) == (b"out\n", 0), done.stderr
-    plan, _, after = done.stderr.decode().partition("err\n")
-    steps = [line.removeprefix("dayfly: ") for line in plan.splitlines()]
-    for expected in (
-        "make a control group: .*pids 77",
-        "mask .*proc/kcore",
-        "pivot into root",
-        f"give the directory {directory} to the job",
-        "execute 'sh' '-c' 'echo out; echo err >&2'",
-    ):
-        assert any(re.match(expected, step) for step in steps), (expected, steps)
-    assert steps[-1].startswith("execute")
-    assert own_lines(after.encode()) == []
 
 
 @pytest.mark.parametrize(
