@@ -71,9 +71,11 @@ class Worker:
         """Have it put back what runs, and leave."""
         if self.process is None or self.process.poll() is not None:
             return
-        self.await_start()  # before that a signal has its default meaning
+        self.await_start()  # before that a signal has its default meaning, and after the end again
+        ends = self.count_events("worker ends")
         for _ in range(3):
-            self.tell(signal.SIGTERM)
+            if self.count_events("worker ends") == ends:
+                self.tell(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 assert self.process.wait(2.0) == 0
                 return
