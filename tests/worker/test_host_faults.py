@@ -52,13 +52,16 @@ def test_an_end_that_does_not_fit_the_workers_disk_is_told_short(worker, queue, 
 def test_a_job_whose_writes_the_host_could_not_hold_is_lost_and_not_blamed(worker, queue):
     """The host's disk is full, the job's quota is not: that is ours, whatever exit code the job makes of it."""
     worker.start()
-    documents = [{"script": "head -c 60M /dev/zero | tr '\\0' x > made; sync"}, {"script": "echo small > made; exit 3"}]
-    large, small = [queue.submit(**each, limits={"disk": "100M"}, retry=0) for each in documents]
+    script = "head -c 60M /dev/zero | tr '\\0' x > made; sync"
+    # As a command: a script's lines would go into the log, which finds the disk as full.
+    large = queue.submit(command=["sh", "-c", script], limits={"disk": "100M"}, retry=0)
     result = queue.result(large)
     assert result.outcome is Outcome.LOST
     assert f"cannot hold what the job wrote, in {worker.home}: No space left on device" in result.message
     assert not result.disk.reached
-    assert (queue.result(small).outcome, queue.result(small).exit_code) == (Outcome.FAILED, 3)
+    queue.await_discarded(large)
+    small = queue.result(queue.submit(command=["sh", "-c", "echo small > made; exit 3"], limits={"disk": "100M"}))
+    assert (small.outcome, small.exit_code) == (Outcome.FAILED, 3)
 
 
 def _await_line(queue, job_id):
