@@ -107,7 +107,7 @@ def test_fork_bomb_stops_at_the_pids_limit(run: Run) -> None:
 def test_memory_hog_is_killed_and_named(run: Run) -> None:
     """Too much memory kills the hog alone, and not an init that is as large; its name is told."""
     quotas = Quotas(memory_bytes=400 << 20, swap_bytes=0)  # init is a fork of this very process, and as large as it
-    script = "python3 -c 'x = bytearray(1 << 30)'; end=$?; cat /proc/1/oom_score_adj /proc/self/oom_score_adj; exit $end"
+    script = "python3 -c 'bytearray(1 << 30)'; end=$?; cat /proc/1/oom_score_adj /proc/self/oom_score_adj; exit $end"
     ran = run("sh", "-c", script, quotas=quotas)
     assert ran.exit_code == 128 + signal.SIGKILL
     assert ran.stdout.split() == [Path("/proc/self/oom_score_adj").read_text().strip(), "1000"]
