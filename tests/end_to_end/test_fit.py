@@ -37,7 +37,12 @@ def _cpus_in_use(host: Any, groups: list[str]) -> float:
             cpus = _cpus_of(Path(group) / record.token)
             if cpus is not None:
                 found[directory] = cpus
-    return sum(cpus for directory, cpus in found.items() if not (directory / "exit.json").exists())
+    return sum(cpus for directory, cpus in found.items() if _runs(directory))
+
+
+def _runs(directory: Path) -> bool:
+    """Whether the job is not over: its directory then has no `exit.json` yet, and is gone a moment later."""
+    return not (directory / "exit.json").exists() and directory.exists()
 
 
 def _submit(host: Any, cpus: int, seconds: float) -> dayfly.Job:
