@@ -41,8 +41,9 @@ def _cpus_in_use(host: Any, groups: list[str]) -> float:
 
 
 def _runs(directory: Path) -> bool:
-    """Whether the job is not over: its directory then has no `exit.json` yet, and is gone a moment later."""
-    return not (directory / "exit.json").exists() and directory.exists()
+    """Whether the job is not over: no `exit.json` yet. One that is being discarded has none any more, but loses its
+    record before (jobfiles.discard)."""
+    return not (directory / "exit.json").exists() and (directory / "record.json").exists()
 
 
 def _submit(host: Any, cpus: int, seconds: float) -> dayfly.Job:
