@@ -2,6 +2,9 @@
 
 A file must be readable by all, in directories that all may enter. Then names and contents that hold keys, passwords or
 tokens are left out even so: inside a job, code that nobody on this host wrote reads them.
+
+A package manager may be at work meanwhile: what goes between two looks is left out, and its directory's new stamp has
+the image made again at the next use.
 """
 
 import fnmatch
@@ -65,20 +68,37 @@ def walk_etc(etc: str) -> Iterator[EtcEntry]:
 
 
 def _walk(etc: str, prefix: str) -> Iterator[EtcEntry]:
-    for entry in sorted(os.scandir(f"{etc}/{prefix}"), key=lambda entry: entry.name):
-        path = prefix + entry.name
-        if is_left_out(path):
-            continue
-        status = entry.stat(follow_symlinks=False)
+    for name in _names(f"{etc}/{prefix}"):
+        entry = None if is_left_out(prefix + name) else _entry(etc, prefix + name)
+        if entry is not None:
+            yield entry
+            if stat.S_ISDIR(entry.status.st_mode):
+                yield from _walk(etc, entry.path + "/")
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:  # gone meanwhile
+        return []
+
+
+def _entry(etc: str, path: str) -> EtcEntry | None:
+    """The entry for one path, if it is to be copied and still there."""
+    source = f"{etc}/{path}"
+    try:
+        status = os.lstat(source)
         if stat.S_ISLNK(status.st_mode):
-            yield EtcEntry(path, status, os.fsencode(os.readlink(entry.path)))
-        elif stat.S_ISDIR(status.st_mode) and status.st_mode & 0o005 == 0o005:
-            yield EtcEntry(path, status)
-            yield from _walk(etc, path + "/")
-        elif stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IROTH and status.st_size <= MAX_FILE_BYTES:
-            content = _read(entry.path)
-            if content is not None and not _SECRET.search(content):
-                yield EtcEntry(path, status, content)
+            return EtcEntry(path, status, os.fsencode(os.readlink(source)))
+    except FileNotFoundError:  # gone meanwhile
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return EtcEntry(path, status) if status.st_mode & 0o005 == 0o005 else None
+    if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IROTH and status.st_size <= MAX_FILE_BYTES:
+        content = _read(source)
+        if content is not None and not _SECRET.search(content):
+            return EtcEntry(path, status, content)
+    return None
 
 
 def is_left_out(path: str) -> bool:
@@ -90,7 +110,7 @@ def is_left_out(path: str) -> bool:
 def _read(path: str) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # a package manager may be at work: what is replaced just now comes with the next stamp
+    except OSError:  # gone meanwhile, or a link by now
         return None
     with open(fd, "rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)

@@ -38,8 +38,11 @@ class Project:
 
 
 _PROJECTS = (
+    # One of its five tests (greeting-2) skips itself on all nights but those of the full moon.
     Project(
-        "hello", ("hello", "src/*.o", "lib/**/*.o", "lib/*.a", "config.h", "po/*.gmo"), r"# PASS:  5\n.*# FAIL:  0\n"
+        "hello",
+        ("hello", "src/*.o", "lib/**/*.o", "lib/*.a", "config.h", "po/*.gmo"),
+        r"# TOTAL: 5\n# PASS:  [45]\n.*# FAIL:  0\n.*# ERROR: 0\n",
     ),
     Project("zlib", ("libz.a", "libz.so.*", "*.o", "example", "minigzip", "zlib.pc"), r"zlib 64-bit test OK"),
 )

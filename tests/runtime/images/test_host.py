@@ -12,6 +12,7 @@ import pytest
 
 from dayfly.runtime.images import host as host_module
 from dayfly.runtime.images.host import HostImage
+from dayfly.runtime.images.hostetc import walk_etc
 from dayfly.runtime.images.image import Image
 from dayfly.runtime.images.layers import Layers
 from dayfly.runtime.images.store import ImageStore
@@ -118,6 +119,19 @@ def test_a_directory_that_others_may_not_enter_is_left_out(root: Path, resolve: 
     """Whatever the modes of the files in it are."""
     (root / "etc/app").chmod(0o750)
     assert "app" not in _etc(resolve())
+
+
+def test_what_goes_while_etc_is_read_is_left_out(root: Path) -> None:
+    """A package manager that renames and deletes at that moment makes no job fail."""
+    (root / "etc/gone-file").write_text("x")
+    (root / "etc/gone-link").symlink_to("passwd")
+    entries = walk_etc(str(root / "etc"))
+    found = {next(entries).path, next(entries).path}
+    assert found == {"", "app"}  # the names of /etc have been read by now
+    for name in ("gone-file", "gone-link"):
+        (root / "etc" / name).unlink()
+    shutil.rmtree(root / "etc/app")
+    assert {entry.path for entry in entries} == {"passwd", "ssl", "ssl/certs"}
 
 
 def test_symlinks_of_etc_are_copied_not_followed(root: Path, resolve: Callable[[], Image]) -> None:
