@@ -21,6 +21,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from dayfly.runtime.shape import fields_of
+
 _HEADER = struct.Struct("<BI")
 _FDS_AT_MOST = 16
 
@@ -52,7 +54,7 @@ class Channel:
 
     def send(self, message: Message, /, **fields: Any) -> None:
         """Send one message, whole."""
-        body = json.dumps(fields).encode() if fields else b""
+        body = json.dumps(fields, default=fields_of).encode() if fields else b""
         self._socket.sendall(_HEADER.pack(message, len(body)) + body)
 
     def send_fds(self, message: Message, fds: Sequence[int]) -> None:

@@ -94,7 +94,7 @@ class InitProcess:
 
     def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
         """Run the plan's command; None when it has been executed. Raises `HostError`."""
-        self._channel.send(Message.START, plan=plan.to_json(), stop_signal=stop_signal)
+        self._channel.send(Message.START, plan=plan, stop_signal=stop_signal)
         message, fields = self._receive()
         if message is Message.REFUSED:
             return Refusal(fields["errno"], fields["reason"])

@@ -1,13 +1,18 @@
-"""What a container is, as frozen values that travel as JSON from the agent to the keeper.
+"""What a container is, as frozen values that travel as JSON from the agent to the keeper (see `fields_of`).
 
 A `Shape` is all that can be prepared before a job is known; a `Process` is what runs in it. The keeper prepares a
 guessed shape ahead of need and starts the job in it when the guess was right, else prepares the right one.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 OWN_DISK = "disk"
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """What `json` asks for a frozen value (its `default`): dataclasses.asdict would copy everything deeply."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +63,6 @@ class Shape:
     shm_bytes: int = 64 << 20
     network: str = "none"
     quotas: Quotas = Quotas()
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -116,9 +118,6 @@ class ContainerPlan:
     mounts: tuple[Mount, ...] = ()
     workspace: Workspace | None = None
     merge_streams: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:

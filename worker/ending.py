@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from dayfly.jobs.errors import HostError
@@ -16,6 +16,7 @@ from dayfly.runtime.container import Container
 from dayfly.runtime.directory_disk import UNLIMITED, DirectoryDisk
 from dayfly.runtime.init_process import End
 from dayfly.runtime.operations import remedy_for
+from dayfly.runtime.shape import fields_of
 from dayfly.worker import artifacts, jobfiles
 from dayfly.worker.exit import Disk, Fault, LogSize, Oom, Timings, Usage
 from dayfly.worker.jobdir import JobDirectory
@@ -72,7 +73,7 @@ class Ending:
             "warnings": (*self._notes(), *collected.warnings, *self._keep(outcome.end.exit_code)),
             "artifacts": collected.artifacts,
             "log": self._log_size(outcome),
-            "effective": asdict(self._container.effective),
+            "effective": fields_of(self._container.effective),
         }
         try:
             self._directory.write_exit(**facts)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.cgroups.readings import Pressure, Victim
+from dayfly.runtime.shape import fields_of
 
 VERSION = 1
 NAME = "exit.json"
@@ -104,7 +105,7 @@ class Exit:
     features: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        return json.dumps({"version": VERSION, **vars(self)}, default=vars, separators=(",", ":")).encode()
+        return json.dumps({"version": VERSION, **vars(self)}, default=fields_of, separators=(",", ":")).encode()
 
     @staticmethod
     def from_json(raw: bytes) -> "Exit":

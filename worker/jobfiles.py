@@ -1,7 +1,8 @@
 """A job's directory as its agent sees it: what it writes there, what it reads, and how it goes away.
 
-The keeper's side is jobdir.py. Every file appears whole (write, rename); the lease alone is overwritten in place, as it
-is always 20 digits: a reader sees the old one or the new one.
+The keeper's side is jobdir.py. A file is written before the directory is a job's, or appears whole (write, rename); the
+lease alone is overwritten in place, in the keeper's `lock`, as it is always 20 digits: a reader sees the old one or the
+new one.
 """
 
 import contextlib
@@ -16,16 +17,18 @@ from dayfly.worker import record as records
 from dayfly.worker.exit import Exit
 from dayfly.worker.record import Record
 
-READY, RUNNING, COLLECTING = "ready", "running", "collecting"
-LEASE, STOP, DISK, _STDIN = "lease", "stop", "disk.ext4", "stdin"
-_KNOWN = (joblock.NAME, records.NAME, exits.NAME, READY, RUNNING, COLLECTING, LEASE, STOP, DISK, _STDIN, logfile.NAME)
+PREPARING, READY, RUNNING, COLLECTING = _STATES = "preparing", "ready", "running", "collecting"
+STOP, DISK, _STDIN = "stop", "disk.ext4", "stdin"
+# The record goes before exit.json does: whoever finds neither sees a job that is over.
+_KNOWN = (joblock.NAME, records.NAME, exits.NAME, *_STATES, STOP, DISK, _STDIN, logfile.NAME)
 _OTHERS = (f"{logfile.NAME}.", *(f"{name}." for name in _KNOWN))
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _LARGEST = 64 << 20
 
 
 def write_record(directory: str, record: Record) -> None:
-    _write(directory, records.NAME, record.to_json())
+    """To be done before the directory is given the job's name."""
+    _create(directory, records.NAME, record.to_json())
 
 
 def read_record(directory: str) -> Record | None:
@@ -47,7 +50,7 @@ def read_exit(directory: str) -> Exit | None:
 def write_lease(directory: str, seconds_left: float) -> None:
     """Tell the keeper until when it may run (CLOCK_BOOTTIME counts suspend, as Redis's clock does)."""
     deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds_left
-    fd = os.open(f"{directory}/{LEASE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(f"{directory}/{joblock.NAME}", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.pwrite(fd, b"%020d" % int(deadline * 1000), 0)
     finally:
@@ -68,7 +71,8 @@ def read_stop(directory: str) -> str | None:
 
 
 def write_stdin(directory: str, content: bytes) -> None:
-    _write(directory, _STDIN, content)
+    """To be done before the directory is given the job's name."""
+    _create(directory, _STDIN, content)
 
 
 def stdin_path(directory: str) -> str:
@@ -121,15 +125,18 @@ def _remove(directory: str, directory_fd: int) -> bool:
 
 
 def _write(directory: str, name: str, content: bytes) -> None:
-    path = f"{directory}/{name}"
-    fd = os.open(f"{path}.new", _NEW, 0o600)
+    _create(directory, f"{name}.new", content)
+    os.rename(f"{directory}/{name}.new", f"{directory}/{name}")
+
+
+def _create(directory: str, name: str, content: bytes) -> None:
+    fd = os.open(f"{directory}/{name}", _NEW, 0o600)
     try:
         remaining = memoryview(content)
         while remaining:
             remaining = remaining[os.write(fd, remaining) :]
     finally:
         os.close(fd)
-    os.rename(f"{path}.new", path)
 
 
 def _read(directory: str, name: str) -> bytes:

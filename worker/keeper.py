@@ -5,9 +5,7 @@ may die and come back at any moment; the keeper does not notice. All it needs is
 in through a descriptor, since the agent renames it at "go".
 """
 
-import fcntl
 import os
-import signal
 import sys
 import time
 from typing import NoReturn
@@ -17,7 +15,8 @@ from dayfly.runtime.blueprint import describe
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import Shape
-from dayfly.worker import jobfiles, joblock
+from dayfly.runtime.title import set_title
+from dayfly.worker import jobfiles
 from dayfly.worker import record as records
 from dayfly.worker.ending import Ending
 from dayfly.worker.exit import Fault
@@ -25,7 +24,6 @@ from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.record import Record
 from dayfly.worker.stop_requests import StopRequests
 from dayfly.worker.supervision import Supervision
-from dayfly.worker.title import set_title
 
 _OUR_BUG = "this is a fault of Dayfly's own"
 
@@ -33,26 +31,17 @@ _OUR_BUG = "this is a fault of Dayfly's own"
 def main(host: Host, token: str, guess: Shape, control: int) -> NoReturn:
     """The whole life of a keeper; never returns."""
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the launcher's handler is not for our children
         set_title(f"dayfly: keeper {token}")
         directory = JobDirectory.open(f"{host.home}/keepers/{token}")
-        _lock(directory)
         _keep(host, token, guess, control, directory)
     finally:
         os._exit(0)
 
 
-def _lock(directory: JobDirectory) -> int:
-    """Hold the lock by which the agent knows this keeper: POSIX, since init would inherit one of flock(2)."""
-    fd = os.open(joblock.NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory.fd)
-    fcntl.lockf(fd, fcntl.LOCK_EX)
-    return fd
-
-
 def _keep(host: Host, token: str, guess: Shape, control: int, directory: JobDirectory) -> None:
     """Whatever stops us is told in exit.json, once the container is gone: after that the job may run elsewhere."""
     try:
-        directory.reserve_exit()
+        directory.begin()
         _prepare_and_run(host, token, guess, control, directory)
     except Exception as error:  # noqa: BLE001 - the last door: nobody but the agent can be told, and only so
         _tell(directory, error)
@@ -60,6 +49,7 @@ def _keep(host: Host, token: str, guess: Shape, control: int, directory: JobDire
 
 def _prepare_and_run(host: Host, token: str, guess: Shape, control: int, directory: JobDirectory) -> None:
     container = None
+    stops = StopRequests(directory)
     try:
         container = Container.prepare(host, guess, token)
         directory.mark(jobfiles.READY)
@@ -70,15 +60,14 @@ def _prepare_and_run(host: Host, token: str, guess: Shape, control: int, directo
         if record.container.shape != guess:
             container.discard()
             container = Container.prepare(host, record.container.shape, token)
-        _run(host, container, record, directory)
+        _run(host, container, record, directory, stops)
     finally:
         if container is not None:
             container.discard()
 
 
-def _run(host: Host, container: Container, record: Record, directory: JobDirectory) -> None:
+def _run(host: Host, container: Container, record: Record, directory: JobDirectory, stops: StopRequests) -> None:
     """The job itself."""
-    stops = StopRequests(directory)
     ending = Ending(container, record, directory, stops, image_ready_at=time.time())
     supervision = Supervision(container, record, directory, stops)
     if record.document.get("debug"):
@@ -90,7 +79,7 @@ def _run(host: Host, container: Container, record: Record, directory: JobDirecto
 def _tell(directory: JobDirectory, error: Exception) -> None:
     """Write down a fault of ours, unless the job has ended before it; where that fails too, the worker's log has it."""
     try:
-        if not directory.has_exit():
+        if not directory.has_exit:
             directory.write_exit(cause="fault", fault=_fault(error, directory))
     except HostError as second:
         sys.stderr.write(f"dayfly: keeper: {error}; {second}\n")

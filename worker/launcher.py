@@ -12,6 +12,7 @@ When the agent's end closes the launcher leaves; its keepers then belong to PID 
 import gc
 import json
 import os
+import select
 import signal
 import socket
 from typing import Any
@@ -23,12 +24,10 @@ from dayfly.runtime.container import Host
 from dayfly.runtime.disk_template import template
 from dayfly.runtime.rootfs import layout, make_stage
 from dayfly.runtime.shape import Shape
+from dayfly.runtime.title import set_title
 from dayfly.worker import keeper
-from dayfly.worker.title import set_title
 
 _LARGEST_REQUEST = 1 << 17
-
-_keepers: set[int] = set()
 
 
 def main(socket_fd: int, home: str, cgroup_tag: str) -> None:
@@ -36,17 +35,51 @@ def main(socket_fd: int, home: str, cgroup_tag: str) -> None:
     os.setsid()  # Ctrl-C on the agent's terminal is the agent's business
     set_title("dayfly: launcher")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, lambda received, frame: _reap())
     agent = socket.socket(fileno=socket_fd)
     host = _open_host(home, cgroup_tag)
     gc.freeze()  # a collection in a fork would copy every page it touches
     gc.disable()
+    _serve(agent, host, _Keepers(agent.fileno()))
+
+
+class _Keepers:
+    """Those that live, watched by pidfd beside the agent's socket: a handler of SIGCHLD would be theirs too."""
+
+    def __init__(self, agent_fd: int) -> None:
+        self._pids: dict[int, int] = {}
+        self._poll = select.poll()
+        self._poll.register(agent_fd, select.POLLIN)
+
+    def add(self, pid: int) -> None:
+        pidfd = os.pidfd_open(pid)
+        self._pids[pidfd] = pid
+        self._poll.register(pidfd, select.POLLIN)
+
+    def reap_until_asked(self) -> None:
+        """Collect those that have ended, until the agent asks or goes."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd not in self._pids:
+                    return
+                self._poll.unregister(fd)
+                os.waitpid(self._pids.pop(fd), 0)
+                os.close(fd)
+
+
+def _serve(agent: socket.socket, host: Host | DayflyError, keepers: _Keepers) -> None:
     while True:
+        keepers.reap_until_asked()
         request, fds, _, _ = socket.recv_fds(agent, _LARGEST_REQUEST, 1)
         if not request:
             return
-        agent.send(json.dumps(_launch(host, json.loads(request), fds[0], agent)).encode())
+        answer = _launch(host, json.loads(request), fds[0], agent)
         os.close(fds[0])
+        if "pid" in answer:
+            keepers.add(answer["pid"])
+        try:
+            agent.send(json.dumps(answer).encode())
+        except (BrokenPipeError, ConnectionResetError):  # it is gone; the keeper finds its control pipe closed
+            return
 
 
 def _open_host(home: str, cgroup_tag: str) -> Host | DayflyError:
@@ -72,16 +105,4 @@ def _launch(host: Host | DayflyError, request: dict[str, Any], control: int, age
     if pid == 0:
         agent.close()
         keeper.main(host, token, shape, control)
-    _keepers.add(pid)
     return {"token": token, "pid": pid}
-
-
-def _reap() -> None:
-    """Collect keepers that have ended, and no other child: mke2fs is waited for where it was started."""
-    for pid in list(_keepers):
-        try:
-            is_over = os.waitpid(pid, os.WNOHANG)[0] != 0
-        except ChildProcessError:  # this handler, interrupted by itself, has collected it
-            is_over = True
-        if is_over:
-            _keepers.discard(pid)

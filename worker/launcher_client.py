@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.shape import Shape
+from dayfly.runtime.shape import Shape, fields_of
 
 _SOCKET_FD = 3
 _LARGEST_REPLY = 1 << 16
@@ -75,7 +75,7 @@ class Launcher:
     def request(self, token: str, shape: Shape, control_fd: int) -> bool:
         """Ask for a keeper. False when the launcher is gone or does not listen: then start another."""
         if shape is not self._shape:
-            self._shape, self._shape_json = shape, json.dumps(shape.to_json())
+            self._shape, self._shape_json = shape, json.dumps(shape, default=fields_of)
         message = f'{{"token":"{token}","shape":{self._shape_json}}}'.encode()
         try:
             socket.send_fds(self._socket, [message], [control_fd])

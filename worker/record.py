@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dayfly.runtime.shape import ContainerPlan
+from dayfly.runtime.shape import ContainerPlan, fields_of
 
 VERSION = 1
 NAME = "record.json"
@@ -61,7 +61,7 @@ class Record:
     image_digest: str | None = None
 
     def to_json(self) -> bytes:
-        return json.dumps({"version": VERSION, **vars(self)}, default=_fields, separators=(",", ":")).encode()
+        return json.dumps({"version": VERSION, **vars(self)}, default=fields_of, separators=(",", ":")).encode()
 
     @staticmethod
     def from_json(raw: bytes) -> "Record":
@@ -82,8 +82,3 @@ class Record:
 def _rules(fields: dict[str, Any]) -> ArtifactRules:
     tuples = {name: tuple(fields[name]) for name in ("include", "exclude", "within", "labels")}
     return ArtifactRules(**{**fields, **tuples})
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    """What `json` asks for a frozen value within the record; asdict would copy everything deeply."""
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}

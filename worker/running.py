@@ -94,7 +94,7 @@ class RunningJob:
     def changed(self, names: set[str]) -> None:
         """Files of these names have appeared or grown."""
         for name, state in _MARKS.items():
-            if name in names:
+            if name in names and self.state is not state:
                 self.state = self.unmarked = state
                 self.marked_at = time.monotonic() + _MARK_PAUSE_SECONDS
         if any(name.startswith(LOG) and not name.startswith("lock") for name in names):

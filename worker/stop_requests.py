@@ -1,6 +1,6 @@
 """What can end a job from outside of it: a stop that the agent wrote down, and the lease, while it runs and after.
 
-Make it before the job starts: a stop may come at any moment.
+Made ahead of the job: a stop may come at any moment.
 """
 
 import json
@@ -28,7 +28,7 @@ class StopRequests:
     def __init__(self, directory: JobDirectory) -> None:
         self.fd = _signals_to_pipe()
         self._directory = directory
-        self._lease_until = self._read_lease()
+        self._lease_until: float | None = None
 
     def heed(self) -> Stop | None:
         """What the agent wrote before its SIGTERM."""
@@ -49,20 +49,16 @@ class StopRequests:
         """Whether the lease has ended, and the agent has not moved it on."""
         if self.lease_left() > 0:
             return False
-        self._lease_until = self._read_lease()
+        self._lease_until = self._directory.lease_ends_at()
         return self.lease_left() <= 0
 
     def lease_left(self) -> float:
         """Seconds until the job must die, unless the agent has moved the lease on (CLOCK_BOOTTIME: counts suspend)."""
         if self._lease_until is None:
+            self._lease_until = self._directory.lease_ends_at()
+        if self._lease_until is None:  # the bench, not a queue, is our agent
             return 3600.0
         return self._lease_until - _LEASE_MARGIN_SECONDS - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def _read_lease(self) -> float | None:
-        try:
-            return int(self._directory.read(jobfiles.LEASE)) / 1000
-        except FileNotFoundError:  # no lease: the bench, not a queue, is our agent
-            return None
 
 
 def _signals_to_pipe() -> int:

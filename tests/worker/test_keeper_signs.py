@@ -103,7 +103,7 @@ def test_discarding_takes_log_segments_and_half_written_files_and_nothing_foreig
     """Every file of ours goes by its name; a name that is not ours makes discard say no, and stays."""
     directory = places.job("J1")
     os.mkdir(directory)
-    for name in ("lock", "exit.json", "exit.json.tmp", "log", "log.17", "stdin"):
+    for name in ("lock", "exit.json", "preparing", "stop.new", "log", "log.17", "stdin"):
         open(f"{directory}/{name}", "w").close()
     assert jobfiles.discard(directory)
     os.mkdir(directory)
