@@ -25,6 +25,7 @@ from dayfly.runtime.namespaces import Namespaces, loopback_up
 from dayfly.runtime.operations import PivotRoot, perform
 from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
 from dayfly.runtime.shape import ContainerPlan, Process, Shape
+from dayfly.runtime.title import set_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def _fault(error: HostError) -> dict[str, Any]:
 def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int], notes: list[str]) -> Namespaces:
     """All that depends neither on the job nor on what the keeper makes meanwhile."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    set_title("dayfly: init")  # the job sees it, and it would be the keeper's
     _close_all_but(channel.fd, *output)
     syscalls.unshare(syscalls.CLONE_NEWNS)
     os.chdir(stage)

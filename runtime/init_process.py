@@ -12,6 +12,7 @@ from dayfly.jobs.errors import HostError
 from dayfly.runtime import init, syscalls
 from dayfly.runtime.channel import Channel, Message
 from dayfly.runtime.shape import ContainerPlan
+from dayfly.runtime.title import find_argv
 
 _BLOCK_BYTES = 512  # of ru_inblock and ru_oublock
 
@@ -62,6 +63,7 @@ class InitProcess:
 
         Only children are born into the new PID namespace, so the keeper itself stays where it is.
         """
+        find_argv()
         own, inits = Channel.pair()
         (stdout_r, stdout_w), (stderr_r, stderr_w) = os.pipe(), os.pipe()
         host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

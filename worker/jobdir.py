@@ -18,7 +18,6 @@ from dayfly.runtime.operations import remedy_for
 from dayfly.worker import exit as exits
 from dayfly.worker import jobfiles, joblock
 
-_LARGEST = 64 << 20
 _RESERVED_BYTES = 4096
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -68,10 +67,12 @@ class JobDirectory:
         self._state = state
 
     def read(self, name: str) -> bytes:
-        """A whole file. Raises FileNotFoundError."""
+        """A whole file, which the agent does not change any more. Raises FileNotFoundError."""
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
-        with open(fd, "rb", buffering=0) as file:
-            return file.read(_LARGEST) or b""
+        try:
+            return os.read(fd, os.fstat(fd).st_size)
+        finally:
+            os.close(fd)
 
     def lease_ends_at(self) -> float | None:
         """The deadline that the agent wrote last (CLOCK_BOOTTIME); None when it has written none."""

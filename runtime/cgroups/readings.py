@@ -11,7 +11,6 @@ class Usage:
     cpu_system_seconds: float | None = None
     cpu_throttled_seconds: float | None = None
     memory_peak_bytes: int | None = None
-    memory_bytes: int | None = None
     io_read_bytes: int | None = None
     io_written_bytes: int | None = None
     pids_peak: int | None = None

@@ -153,7 +153,6 @@ class Cgroup:
             cpu_system_seconds=system,
             cpu_throttled_seconds=controlfile.seconds(throttled, _NANO),
             memory_peak_bytes=self._number("memory", "memory.max_usage_in_bytes"),
-            memory_bytes=self._number("memory", "memory.usage_in_bytes"),
             pids_peak=self._number("pids", "pids.peak"),
         )
 

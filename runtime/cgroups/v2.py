@@ -137,7 +137,6 @@ class Cgroup:
             cpu_system_seconds=system,
             cpu_throttled_seconds=controlfile.seconds(throttled, _MICRO),
             memory_peak_bytes=self._number("memory.peak"),
-            memory_bytes=self._number("memory.current"),
             io_read_bytes=read,
             io_written_bytes=written,
             pids_peak=self._number("pids.peak"),

@@ -64,6 +64,11 @@ def test_init_cannot_be_looked_at(run: Run) -> None:
     assert "open" not in ran.stdout
 
 
+def test_the_command_line_of_init_tells_nothing(run: Run) -> None:
+    """It is readable for everybody (proc(5)), and would be that of the process which init was forked from."""
+    assert run("cat", "/proc/1/cmdline").stdout.rstrip("\0") == "dayfly: init"
+
+
 @pytest.mark.parametrize("path", ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts"])
 def test_telling_files_of_proc_are_empty(run: Run, path: str) -> None:
     """Docker's masked paths read as nothing."""
