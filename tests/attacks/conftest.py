@@ -1,0 +1,126 @@
+"""Attacks from inside of a container, each tried twice: with every defence, and with one of them off (its control).
+
+A control takes its defence away in the test's own process, which a container's init is forked from. One that bites
+proves that the attack is real and that it was this defence which held; where the kernel itself has closed the hole, the
+test says so instead. The counts stand in the summary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from dayfly.runtime import capabilities, seccomp, syscalls
+from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.operations import Mask, ReadOnly
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass
+class Tally:
+    """What became of the attacks of this run."""
+
+    tried: int = 0
+    held: int = 0
+    bit: int = 0
+    closed: list[str] = field(default_factory=list)
+
+    def judge(self, *, held: bool, bit: bool, seen: object) -> None:
+        """Count one attack and its control, and fail when either is not as it should be."""
+        self.tried += 1
+        assert held, f"the attack was not stopped: {seen}"
+        self.held += 1
+        assert bit, f"the control did not bite, so the test proves nothing: {seen}"
+        self.bit += 1
+
+    def judge_alone(self, *, held: bool, closed: str, seen: object) -> None:
+        """Count one attack without a control, since the kernel has `closed` the hole by itself."""
+        self.tried += 1
+        assert held, f"the attack was not stopped: {seen}"
+        self.held += 1
+        self.closed.append(closed)
+
+
+_TALLY = pytest.StashKey[Tally]()
+
+
+@pytest.fixture(scope="session")
+def tally(request: pytest.FixtureRequest) -> Tally:
+    return request.config.stash.setdefault(_TALLY, Tally())
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    tally = config.stash.get(_TALLY, Tally())
+    if tally.tried:
+        counts = f"{tally.tried} tried, {tally.held} held, {tally.bit} controls bit"
+        terminalreporter.write_line(f"attacks: {counts}, {len(tally.closed)} closed by this kernel itself")
+        for each in tally.closed:
+            terminalreporter.write_line(f"    closed: {each}")
+
+
+@pytest.fixture
+def attack(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`attack(PROGRAM, without=("seccomp",), **fields)`: run a Python program as a job, less the defences named.
+
+    The program prints one line of JSON, which is returned; None when it could not even start.
+    """
+
+    def run_attack(program: str, *arguments: str, without: tuple[str, ...] = (), **fields: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in without:
+                _OFF[name](patch)
+            ran = run("python3", "-c", program, *arguments, **fields)
+        assert ran.stdout or ran.refusal, ran
+        return json.loads(ran.stdout) if ran.stdout else None
+
+    return run_attack
+
+
+def _no_seccomp(patch: Patch) -> None:
+    patch.setattr(seccomp, "install", lambda program: None)
+
+
+def _prctl(option: int, instead: Callable[[Callable[..., int]], int]) -> Callable[[Patch], None]:
+    def off(patch: Patch) -> None:
+        real = syscalls.prctl
+        patch.setattr(syscalls, "prctl", lambda *words: instead(real) if words[0] == option else real(*words))
+
+    return off
+
+
+def _no_namespace(kind: str) -> Callable[[Patch], None]:
+    def off(patch: Patch) -> None:
+        real = Namespaces.enter
+        patch.setattr(Namespaces, "enter", lambda own, *names: real(own, *(each for each in names if each != kind)))
+
+    return off
+
+
+def _no_limits_of_resources(patch: Patch) -> None:
+    patch.setattr(resource, "setrlimit", lambda *words: None)
+
+
+_OFF: dict[str, Callable[[Patch], None]] = {
+    "seccomp": _no_seccomp,
+    "bounding": lambda patch: patch.setattr(capabilities, "drop_bounding", lambda: None),
+    "capabilities": lambda patch: patch.setattr(capabilities, "lower", lambda kept: None),
+    "no_new_privs": _prctl(syscalls.PR_SET_NO_NEW_PRIVS, lambda real: 0),
+    # The kernel takes it away with the ids too (commit_creds), so the control gives it back.
+    "undumpable": _prctl(syscalls.PR_SET_DUMPABLE, lambda real: real(syscalls.PR_SET_DUMPABLE, 1)),
+    "keyring": lambda patch: patch.setattr(syscalls, "keyctl", lambda *words: 0),
+    "close_range": lambda patch: patch.setattr(syscalls, "close_range", lambda *words: None),
+    "groups": lambda patch: patch.setattr(os, "setgroups", lambda groups: None),
+    "user namespace": _no_namespace("user"),
+    "ipc namespace": _no_namespace("ipc"),
+    "net namespace": _no_namespace("net"),
+    "masks": lambda patch: patch.setattr(Mask, "apply", lambda own: None),
+    "read-only": lambda patch: patch.setattr(ReadOnly, "apply", lambda own: None),
+    "rlimits": _no_limits_of_resources,
+}
