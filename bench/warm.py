@@ -35,13 +35,14 @@ class WarmContainers(AbstractContextManager["WarmContainers"]):
         self._settings = WorkerSettings(home=home, url="", name="bench")
         self._places = Places(home)
         self._places.make()
-        hierarchy = open_hierarchy(self._settings.cgroup_tag)
+        self._hierarchy = hierarchy = open_hierarchy(self._settings.cgroup_tag)
         self._planner = Planner(self._settings, open_ledger(self._settings).share, hierarchy, None)
         self._watches = Watches()
         self._launcher = Launcher.start(home, self._settings.cgroup_tag)
 
     def __exit__(self, *_: object) -> None:
         self._launcher.close()
+        self._hierarchy.leave()
         self._watches.close()
 
     def contestant(self, name: str, image: Image) -> Callable[[], dict[str, float]]:
