@@ -31,9 +31,11 @@ UPKEEP_SECONDS = 30.0
 
 
 class Reaper:
-    """Call tick() about once a second. `lease_seconds` is that of the workers' claims."""
+    """Call tick() about once a second. `lease_seconds` is that of the workers' claims, `retry` that of jobs which state
+    none."""
 
-    def __init__(self, redis: Redis, queues: Sequence[str], lease_seconds: float) -> None:
+    def __init__(self, redis: Redis, queues: Sequence[str], lease_seconds: float, retry: Retry = DEFAULT_RETRY) -> None:
+        self._retry = retry
         self._redis = redis
         self._queues = tuple(queues)
         self._lease_seconds = lease_seconds
@@ -83,7 +85,7 @@ class Reaper:
         )
         is_cancelled = ask(self._redis, "HEXISTS", keys.job(claim.job_id), "dayfly_cancel")
         # A cancelled job goes the same way: requeue() ends it as cancelled.
-        if is_cancelled or should_retry(_policy(claim), Outcome.LOST, None, claim.attempt):
+        if is_cancelled or should_retry(_policy(claim, self._retry), Outcome.LOST, None, claim.attempt):
             is_ours = transitions.requeue(self._redis, claim, count_attempt=True, attempt=attempt)
         else:
             is_ours = transitions.finish(self._redis, claim, _lost(claim, attempt))
@@ -109,13 +111,13 @@ class Reaper:
             ask(self._redis, "ZREM", keys.DEADLINES, job_id)
 
 
-def _policy(claim: Claim) -> Retry:
+def _policy(claim: Claim, default: Retry) -> Retry:
     from dayfly.jobs.door import read_job
 
     try:
-        return read_job(claim.document).retry or DEFAULT_RETRY
+        return read_job(claim.document).retry or default
     except SpecError:
-        return DEFAULT_RETRY
+        return default
 
 
 def _lost(claim: Claim, attempt: Attempt) -> Result:

@@ -324,10 +324,10 @@ class Agent:
         return Liaison(
             consumer,
             LogStream(self._redis),
-            Reaper(self._redis, settings.queues, settings.lease_seconds),
+            Reaper(self._redis, settings.queues, settings.lease_seconds, settings.defaults.retry),
             Intake(self._redis),
             self._starter,
-            Finisher(consumer, self._store, self._places),
+            Finisher(consumer, self._store, self._places, settings.defaults.retry),
             self._roster,
             self._ledger,
             self._can_start,

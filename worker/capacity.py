@@ -4,7 +4,7 @@ import os
 import shutil
 
 from dayfly.jobs.demand import Capacity
-from dayfly.worker.settings import WorkerSettings
+from dayfly.worker.settings import JobDefaults, WorkerSettings
 
 _MIB = 1 << 20
 _MEMORY_PART = 0.9
@@ -14,10 +14,11 @@ _DISK_PART = 0.9
 class Ledger:
     """The host's offer, its slots, and what running jobs hold of both, by job id."""
 
-    def __init__(self, offer: Capacity, slots: int) -> None:
+    def __init__(self, offer: Capacity, slots: int, share: Capacity | None = None) -> None:
         self.offer = offer
         self.slots = slots
-        self.share = offer.share(slots)
+        self.share = share or offer.share(slots)
+        """What a job takes that does not state it."""
         self._free = offer
         self._held: dict[str, Capacity] = {}
 
@@ -48,7 +49,18 @@ def open_ledger(settings: WorkerSettings) -> Ledger:
     slots = settings.slots or max(int(cpus), 1)
     memory = settings.memory_bytes if settings.memory_bytes is not None else _host_memory_bytes()
     disk = settings.disk_bytes if settings.disk_bytes is not None else _host_disk_bytes(settings, slots)
-    return Ledger(Capacity(int(cpus * 1000), memory // _MIB, disk // _MIB), slots)
+    offer = Capacity(int(cpus * 1000), memory // _MIB, disk // _MIB)
+    return Ledger(offer, slots, _share(settings.defaults, offer, slots))
+
+
+def _share(defaults: JobDefaults, offer: Capacity, slots: int) -> Capacity:
+    """An equal share, but for what the operator has set; never more than the whole host, or no such job could start."""
+    equal = offer.share(slots)
+    return Capacity(
+        min(round(defaults.cpus * 1000), offer.cpus_milli) if defaults.cpus else equal.cpus_milli,
+        min(defaults.memory_bytes // _MIB, offer.memory_mib) if defaults.memory_bytes else equal.memory_mib,
+        min(defaults.disk_bytes // _MIB, offer.disk_mib) if defaults.disk_bytes else equal.disk_mib,
+    )
 
 
 def _host_memory_bytes() -> int:

@@ -9,7 +9,7 @@ import structlog
 from dayfly.jobs.demand import Capacity
 from dayfly.jobs.errors import StoreError
 from dayfly.jobs.result import Result
-from dayfly.jobs.spec import DEFAULT_RETRY, Keep
+from dayfly.jobs.spec import Keep, Retry
 from dayfly.jobs.state import Outcome
 from dayfly.jobs.verdict import should_retry
 from dayfly.queue.claims import Claim
@@ -26,7 +26,9 @@ log = structlog.get_logger()
 class Finisher:
     """Tells the queue how jobs of one worker ended. Each method may raise a QueueError, and be called again then."""
 
-    def __init__(self, consumer: Consumer, store: FileStore, places: Places) -> None:
+    def __init__(self, consumer: Consumer, store: FileStore, places: Places, retry: Retry) -> None:
+        """`retry`: of jobs that state none."""
+        self._retry = retry
         self._consumer = consumer
         self._store = store
         self._places = places
@@ -45,7 +47,7 @@ class Finisher:
         result = job.result = job.result or self._result(job)
         if result.outcome is None:
             return self._consumer.requeue(job.claim, count_attempt=False), None
-        if should_retry(job.spec.retry or DEFAULT_RETRY, result.outcome, result.exit_code, job.claim.attempt):
+        if should_retry(job.spec.retry or self._retry, result.outcome, result.exit_code, job.claim.attempt):
             attempt = attempt_of(job.claim, result)
             return self._consumer.requeue(job.claim, count_attempt=True, attempt=attempt), None
         if free is None:

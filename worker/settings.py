@@ -10,17 +10,23 @@ from dayfly.jobs.spec import (
     DEFAULT_IMAGE,
     DEFAULT_PIDS,
     DEFAULT_QUEUE,
+    DEFAULT_RETRY,
     DEFAULT_SHM_BYTES,
     DEFAULT_STOP_GRACE_SECONDS,
     DEFAULT_TIMEOUT_SECONDS,
+    Retry,
 )
 
 
 @dataclass(frozen=True)
 class JobDefaults:
-    """What a job does not state, beside its share of the host (INTERFACE, "Documents")."""
+    """What a job does not state. `None`: one slot's equal share of what the worker offers."""
 
     image: str = DEFAULT_IMAGE
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    retry: Retry = DEFAULT_RETRY
     timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS
     stop_grace_seconds: float = DEFAULT_STOP_GRACE_SECONDS
     pids: int = DEFAULT_PIDS

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from dayfly.jobs.spec import DEFAULT_IMAGE, DEFAULT_PIDS, DEFAULT_QUEUE
+from dayfly.jobs.spec import DEFAULT_IMAGE, DEFAULT_PIDS, DEFAULT_QUEUE, DEFAULT_RETRY
 
 
 class Kind(Enum):
@@ -12,6 +12,7 @@ class Kind(Enum):
 
     TEXT = "text"
     COUNT = "count"
+    TIMES = "times"
     NUMBER = "number"
     SIZE = "size"
     DURATION = "duration"
@@ -56,6 +57,10 @@ KEYS: Mapping[str, Key] = {
         Key("worker.log_limit", Kind.SIZE, "64M", "log kept of one job: its head and its tail"),
         Key("worker.lease", Kind.DURATION, "30s", "a job whose worker is silent for longer is given to another"),
         Key("worker.idle", Kind.DURATION, "10m", "idle time after which the embedded worker ends", ("DAYFLY_IDLE",)),
+        Key("defaults.cpus", Kind.NUMBER, None, "cpus of a job that states none; unset: one slot's share"),
+        Key("defaults.memory", Kind.SIZE, None, "memory of a job that states none; unset: one slot's share"),
+        Key("defaults.disk", Kind.SIZE, None, "disk of a job that states none; unset: one slot's share"),
+        Key("defaults.retry", Kind.TIMES, DEFAULT_RETRY.max, "tries more of a job that was lost and states no retry"),
         Key("defaults.timeout", Kind.DURATION, "1h", "timeout of a job that states none"),
         Key("defaults.stop_grace", Kind.DURATION, "10s", "time between the stop signal and SIGKILL"),
         Key("defaults.pids", Kind.COUNT, DEFAULT_PIDS, "processes and threads of one job"),
@@ -99,6 +104,7 @@ def _key_schema(key: Key) -> dict[str, object]:
 _TYPES: Mapping[Kind, dict[str, object]] = {
     Kind.TEXT: {"type": "string", "minLength": 1},
     Kind.COUNT: {"type": "integer", "minimum": 1},
+    Kind.TIMES: {"type": "integer", "minimum": 0},
     Kind.NUMBER: {"type": "number", "exclusiveMinimum": 0},
     Kind.SIZE: {"type": ["string", "integer"], "minimum": 0},
     Kind.DURATION: {"type": ["string", "number"], "minimum": 0},

@@ -19,11 +19,19 @@ def _text(raw: object) -> str:
 
 
 def _count(raw: object) -> int:
+    return _whole(raw, least=1)
+
+
+def _times(raw: object) -> int:
+    return _whole(raw, least=0)
+
+
+def _whole(raw: object, least: int) -> int:
     if isinstance(raw, str) and raw.strip().isdigit():
         raw = int(raw)
-    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 1:
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= least:
         return raw
-    raise ValueError(f"must be a whole number, 1 or more, got {raw!r}")
+    raise ValueError(f"must be a whole number, {least} or more, got {raw!r}")
 
 
 def _number(raw: object) -> float:
@@ -80,6 +88,7 @@ def _labels(raw: object) -> Mapping[str, str]:
 _PARSERS: Mapping[Kind, Callable[[object], object]] = {
     Kind.TEXT: _text,
     Kind.COUNT: _count,
+    Kind.TIMES: _times,
     Kind.NUMBER: _number,
     Kind.SIZE: _size,
     Kind.DURATION: _duration,

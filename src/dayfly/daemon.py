@@ -16,6 +16,8 @@ import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from dayfly.config import find_file
+
 LOCK_FD = 3
 
 
@@ -110,9 +112,14 @@ def spawn(argv: list[str], *, lock: int, log: Path, environment: Mapping[str, st
 
 
 def plain_environment(home: Path) -> dict[str, str]:
-    """What a daemon may know of its starter: where programs are, whose it is, the language, and Dayfly's own."""
+    """What a daemon may know of its starter: where programs are, whose it is, the language, and Dayfly's own.
+
+    The configuration's file by its whole path: the daemon has neither the starter's directory nor XDG_CONFIG_HOME.
+    """
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG") or _is_ours(name)}
-    return {"PATH": os.defpath, **kept, "DAYFLY_HOME": str(home)}
+    file = find_file()
+    configured = {} if file is None else {"DAYFLY_CONFIG": str(file)}
+    return {"PATH": os.defpath, **kept, **configured, "DAYFLY_HOME": str(home)}
 
 
 def _is_ours(name: str) -> bool:

@@ -1,9 +1,11 @@
 """From the configuration to what one worker is told: the values of config.toml as worker.settings has them."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 from dayfly.config import Settings, home_directory, store_directory
+from dayfly.jobs.spec import DEFAULT_RETRY
 from dayfly.worker.settings import Allowed, JobDefaults, WorkerSettings
 
 
@@ -35,6 +37,10 @@ _ANYTHING = Allowed(mounts=None, dirs=None, network_host=True)
 def _defaults(settings: Settings) -> JobDefaults:
     return JobDefaults(
         image=settings.text("images.default_image") or "host",
+        cpus=settings.number("defaults.cpus"),
+        memory_bytes=settings.whole("defaults.memory"),
+        disk_bytes=settings.whole("defaults.disk"),
+        retry=replace(DEFAULT_RETRY, max=settings.whole("defaults.retry") or 0),
         timeout_seconds=settings.number("defaults.timeout"),
         stop_grace_seconds=settings.number("defaults.stop_grace") or 0.0,
         pids=settings.whole("defaults.pids") or 1,

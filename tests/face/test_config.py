@@ -7,7 +7,10 @@ import pytest
 
 from dayfly.config import load
 from dayfly.config_keys import KEYS, json_schema
+from dayfly.jobs.demand import Capacity
 from dayfly.jobs.errors import ConfigError
+from dayfly.settings import worker_settings
+from dayfly.worker.capacity import open_ledger
 
 
 @pytest.fixture
@@ -91,6 +94,18 @@ def test_values_are_read_in_human_units(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings.number("worker.lease") == 60.0
     assert settings.texts("worker.queues") == ("a", "b")
     assert settings.labels("worker.labels") == {"disk": "nvme", "gpu": ""}
+
+
+def test_the_operator_changes_what_a_job_does_not_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """cpus, memory, disk and retry of [defaults] reach the worker; a share is never more than the whole host."""
+    for name, text in {"CPUS": "0.5", "MEMORY": "1T", "DISK": "64M", "RETRY": "0"}.items():
+        monkeypatch.setenv(f"DAYFLY_DEFAULTS_{name}", text)
+    settings = worker_settings(
+        load({"worker.cpus": 4, "worker.memory": "8G"}), url="", is_embedded=False, ends_when_idle=False
+    )
+    settings.home.mkdir(parents=True)
+    assert open_ledger(settings).share == Capacity(500, 8192, 64)
+    assert settings.defaults.retry.max == 0
 
 
 def test_schema_accepts_every_default_and_refuses_unknown_keys() -> None:

@@ -33,6 +33,19 @@ def _await_end(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
+def test_a_daemon_is_told_the_configuration_that_its_starter_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its whole path: it has neither XDG_CONFIG_HOME nor the directory that a relative DAYFLY_CONFIG starts from."""
+    file = tmp_path / "xdg-config/dayfly/config.toml"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert plain_environment(tmp_path)["DAYFLY_CONFIG"] == str(file)
+    monkeypatch.chdir(file.parent)
+    monkeypatch.setenv("DAYFLY_CONFIG", "config.toml")
+    assert plain_environment(tmp_path)["DAYFLY_CONFIG"] == str(file)
+
+
 def test_lock_is_held_from_spawn_to_death(tmp_path: Path) -> None:
     """The lock is held as long as the daemon lives, and no longer, without its doing anything for it."""
     lock, pid = _start(tmp_path, "import signal; signal.pause()")
