@@ -65,6 +65,11 @@ def log(job_id: str) -> str:
     return f"{OWN}:log:{job_id}"
 
 
+def readers(job_id: str) -> str:
+    """A hash: how far each follower has read the job's log, and when it was heard of."""
+    return f"{OWN}:readers:{job_id}"
+
+
 def wake_channel(queue: str) -> str:
     """Published when a job of `queue` can be claimed."""
     return f"{OWN}:wake:{queue}"

@@ -3,18 +3,22 @@
     entry   o = at which byte of the whole log it starts      f = frames: time, stream, length, bytes; as in the
             keeper's own log file
 
-Only the newest bytes are kept; a follower that comes late, or is too slow, is told how much was left out. The whole
-log of a finished job lies in the store.
+Only the newest bytes are kept, but what a follower has yet to read is not taken away while it reads on: the worker
+waits, and the job does not notice, for its log lies on the worker's disk. A follower that comes late, or stood still
+for too long, is told how much was left out. The whole log of a finished job lies in the store.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from dayfly.jobs.errors import JobNotFound
+from dayfly.jobs.errors import JobNotFound, QueueError
 from dayfly.queue import keys, scripts
 from dayfly.queue.commands import ask
 
@@ -24,11 +28,12 @@ if TYPE_CHECKING:
     from dayfly.queue.claims import Claim
     from dayfly.queue.commands import Argument
 
-STDOUT, STDERR, NOTE = 1, 2, 3
+STDOUT, STDERR, NOTE, GAP = 1, 2, 3, 4
 
 KEPT_BYTES = 4 << 20
 _ENTRY_BYTES = 16 << 10
 _BLOCK_MILLISECONDS = 1000
+_PATIENCE_SECONDS = 15.0
 _FRAME = struct.Struct("<QBI")
 _ENDED = (b"finished", b"failed", b"stopped", b"canceled")
 
@@ -37,7 +42,8 @@ _ENDED = (b"finished", b"failed", b"stopped", b"canceled")
 class LogLine:
     """A piece of a job's output as it arrived, often one line, its newline included.
 
-    `time` is Unix seconds; `stream` is 1 for stdout, 2 for stderr, 3 for a note of Dayfly's own.
+    `time` is Unix seconds; `stream` is 1 for stdout, 2 for stderr, 3 for a note of Dayfly's own, 4 for one that says
+    what is missing here.
     """
 
     time: float
@@ -66,16 +72,20 @@ class LogStream:
         """
         self.append_many([(claim, lines, position)])
 
-    def append_many(self, appends: Iterable[tuple[Claim, Iterable[LogLine], int | None]]) -> None:
-        """append() for several jobs in one round trip."""
-        rows: list[Sequence[Argument]] = []
-        for claim, lines, position in appends:
-            entries = list(_entries(lines))
-            for index, frames in enumerate(entries):
-                # Only the last entry moves the position: cut off in between, all are sent again.
-                at = "" if position is None or index < len(entries) - 1 else position
-                rows.append((claim.job_id, claim.fence, KEPT_BYTES, at, frames))
-        scripts.LOG.each(self._redis, rows)
+    def append_many(self, appends: Iterable[tuple[Claim, Iterable[LogLine], int | None]]) -> list[bool]:
+        """append() for several jobs in one round trip: whether each is done with.
+
+        What is not must be sent again, later: a follower has yet to read what would have to go for it.
+        """
+        rows: list[tuple[Argument, ...]] = []
+        counts: list[list[int]] = []
+        for claim, group in groupby(appends, key=lambda each: each[0]):
+            pairs = [_pairs(lines, position) for _, lines, position in group]
+            counts.append([len(each) for each in pairs])
+            words = (word for each in pairs for pair in each for word in pair)
+            rows.append((claim.job_id, claim.fence, KEPT_BYTES, _PATIENCE_SECONDS, *words))
+        done = scripts.LOG.each(self._redis, rows)
+        return [taken for number, sizes in zip(done, counts, strict=True) for taken in _taken(number, sizes)]
 
     def position(self, claim: Claim) -> int:
         """Up to where the keeper's log of this attempt was appended; 0 at its start."""
@@ -99,16 +109,22 @@ class LogStream:
         # RQ's results end the wait: close() in shared.lua writes one when all of the log is there.
         log, results = keys.log(job_id).encode(), keys.results(job_id).encode()
         last = cursor.last = cursor.last or {log: b"0-0", results: b"0-0"}
-        while True:
-            is_over = self._is_over(job_id)
-            # A job that is over has its whole log there: read to its end, without waiting.
-            found = self._fetch(last, block=None if is_over else _BLOCK_MILLISECONDS)
-            for name, page in found:
-                for last[name], fields in page:
-                    if name == log:
-                        yield from cursor.reader.lines(fields)
-            if is_over and not found:
-                return
+        token = token_hex(8)
+        try:
+            while True:
+                scripts.READING(self._redis, job_id, token, cursor.reader.offset)
+                is_over = self._is_over(job_id)
+                # A job that is over has its whole log there: read to its end, without waiting.
+                found = self._fetch(last, block=None if is_over else _BLOCK_MILLISECONDS)
+                for name, page in found:
+                    for last[name], fields in page:
+                        if name == log:
+                            yield from cursor.reader.lines(fields)
+                if is_over and not found:
+                    return
+        finally:
+            with contextlib.suppress(QueueError):  # then it is forgotten for its silence
+                ask(self._redis, "HDEL", keys.readers(job_id), token)
 
     def _fetch(self, last: dict[bytes, bytes], block: int | None) -> list[tuple[bytes, list[tuple[bytes, Any]]]]:
         """New entries by stream, [] when there are none (within `block` milliseconds)."""
@@ -126,26 +142,37 @@ class LogStream:
 
 
 class _Reader:
-    """Entries to lines; says where bytes were left out."""
+    """Entries to lines; says where bytes were left out. `offset`: the first byte that it has not read."""
 
     def __init__(self) -> None:
-        self._next = 0
+        self.offset = 0
 
     def lines(self, fields: dict[bytes, bytes]) -> Iterator[LogLine]:
         offset, frames = int(fields[b"o"]), fields[b"f"]
-        first = True
+        missing, self.offset = offset - self.offset, offset + len(frames)
         at = 0
         while at < len(frames):
             nanoseconds, stream, length = _FRAME.unpack_from(frames, at)
             written_at = nanoseconds // 1000 / 1e6  # exact in a double, as nanoseconds would not be
+            if at == 0 and missing > 0:
+                yield LogLine(written_at, GAP, f"… {missing} bytes of the log left out here\n".encode())
             at += _FRAME.size
-            if first and offset > self._next:
-                note = f"… {offset - self._next} bytes of the log left out here\n".encode()
-                yield LogLine(written_at, NOTE, note)
-            first = False
             yield LogLine(written_at, stream, frames[at : at + length])
             at += length
-        self._next = offset + len(frames)
+
+
+def _pairs(lines: Iterable[LogLine], position: int | None) -> list[tuple[Argument, Argument]]:
+    """The entries of one append. Only the last one moves the position: cut off in between, all are sent again."""
+    entries = list(_entries(lines))
+    last = "" if position is None else position
+    return [("" if index < len(entries) - 1 else last, frames) for index, frames in enumerate(entries)]
+
+
+def _taken(done: int, sizes: list[int]) -> Iterator[bool]:
+    """Which appends of so many pairs each are whole among the first `done` pairs."""
+    for size in sizes:
+        done -= size
+        yield done >= 0
 
 
 def _entries(lines: Iterable[LogLine]) -> Iterator[bytes]:

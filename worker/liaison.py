@@ -243,7 +243,7 @@ class Liaison:
 
 def _due_at(job: RunningJob) -> float:
     """When a job that was touched has something to be said of it."""
-    if job.ending is not None:
+    if job.ending is not None and not job.has_new_log:
         return 0.0
     due = shipping.due_at(job) if job.has_new_log else math.inf
     return min(due, job.marked_at) if job.unmarked is not None else due

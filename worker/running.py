@@ -41,6 +41,7 @@ class RunningJob:
     unmarked: State | None = None  # a state that the queue has not been told yet
     marked_at: float = 0.0  # when it is to be told, unless the end comes before
     has_new_log: bool = False
+    is_log_held: bool = False  # the stream has no room for it until a follower has read on
     is_log_placed: bool = True  # False: the stream must be asked up to where it has the log
     shipped_at: float = 0.0
     stop_reason: str | None = None

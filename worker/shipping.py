@@ -6,31 +6,42 @@ is asked for before more is sent, so a lost connection or a new agent neither lo
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from dayfly.jobs.errors import QueueError
-from dayfly.queue.claims import Claim
 from dayfly.queue.logs import LogLine, LogStream
-from dayfly.worker.logfile import MAX_PAYLOAD_BYTES, Frame
+from dayfly.worker.logfile import MAX_PAYLOAD_BYTES, Cursor, Frame
 from dayfly.worker.running import RunningJob
 
 _ROUND_BYTES = 256 << 10  # of one job, before the others have their turn
 _HEADER_BYTES = 13
 _PAUSE_SECONDS = 0.02  # what a job writes within it goes together; people do not see the difference
 
-_Append = tuple[Claim, list[LogLine], int]
+
+@dataclass(frozen=True)
+class _Append:
+    """One entry for the stream, and the place in the keeper's log before and behind it."""
+
+    job: RunningJob
+    lines: list[LogLine]
+    before: Cursor
+    position: int
 
 
 def is_due(job: RunningJob) -> bool:
-    return job.has_new_log and (job.ending is not None or time.monotonic() >= due_at(job))
+    return job.has_new_log and time.monotonic() >= due_at(job)
 
 
 def due_at(job: RunningJob) -> float:
-    """Until when this job's log may wait for more to come (time.monotonic())."""
-    return job.shipped_at + _PAUSE_SECONDS
+    """Until when this job's log may wait for more to come (time.monotonic()); not at its end, unless followers lag."""
+    return 0.0 if job.ending is not None and not job.is_log_held else job.shipped_at + _PAUSE_SECONDS
 
 
 def ship(jobs: Iterable[RunningJob], stream: LogStream) -> None:
-    """Send what is new of these jobs' logs. Raises a QueueError; nothing is lost then, and nothing will be repeated."""
+    """Send what is new of these jobs' logs. Raises a QueueError; nothing is lost then, and nothing will be repeated.
+
+    What the stream has no room for until a follower has read on is sent again after a while.
+    """
     shipped = list(jobs)
     for job in shipped:
         if not job.is_log_placed:
@@ -39,34 +50,44 @@ def ship(jobs: Iterable[RunningJob], stream: LogStream) -> None:
     before = [job.log.cursor for job in shipped]
     appends = [append for job in shipped for append in _appends(job)]
     try:
-        stream.append_many(appends)
+        taken = stream.append_many((each.job.claim, each.lines, each.position) for each in appends)
     except QueueError:
         for job, cursor in zip(shipped, before, strict=True):
             job.log.go_back(cursor)
             job.has_new_log, job.is_log_placed = True, False
         raise
+    _take_back([append for append, is_taken in zip(appends, taken, strict=True) if not is_taken])
+
+
+def _take_back(appends: list[_Append]) -> None:
+    """The last first, so that each log ends up before the first that was not taken."""
+    for append in reversed(appends):
+        append.job.log.go_back(append.before)
+        append.job.has_new_log, append.job.is_log_held = True, True
 
 
 def _appends(job: RunningJob) -> Iterator[_Append]:
     """What is new, cut into entries. Whether there is more is left in `has_new_log`."""
-    job.has_new_log = False
+    job.has_new_log = job.is_log_held = False
     job.shipped_at = time.monotonic()
     lines: list[LogLine] = []
     size = total = position = 0
+    before = cursor = job.log.cursor
     for frame in job.log.frames(is_final=job.ending is not None):
         cost = _HEADER_BYTES + len(frame.payload)
         if lines and size + cost > MAX_PAYLOAD_BYTES:
-            yield job.claim, lines, position
-            lines, size = [], 0
+            yield _Append(job, lines, before, position)
+            lines, size, before = [], 0, cursor
         lines.append(_line(frame))
-        position = job.log.cursor.position
+        cursor = job.log.cursor
+        position = cursor.position
         size += cost
         total += cost
         if total >= _ROUND_BYTES:
             job.has_new_log = True
             break
     if lines:
-        yield job.claim, lines, position
+        yield _Append(job, lines, before, position)
 
 
 def _line(frame: Frame) -> LogLine:

@@ -16,7 +16,7 @@ from dayfly.jobs.state import Outcome
 from dayfly.queue.claims import Claim
 from dayfly.queue.connection import connect
 from dayfly.queue.consumer import Consumer
-from dayfly.queue.logs import KEPT_BYTES, NOTE, LogLine, LogStream
+from dayfly.queue.logs import GAP, KEPT_BYTES, LogLine, LogStream
 from dayfly.queue.producer import Producer
 
 DEADLINE_SECONDS = 20.0
@@ -120,7 +120,7 @@ def test_a_flood_is_bounded_and_said_to_be(redis: Redis, log_stream: LogStream, 
         log_stream.append(claim, [LogLine(1.0, 1, b"%d " % number + piece)])
     assert (redis.memory_usage(f"dayfly:log:{claim.job_id}", samples=0) or 0) < 1.3 * KEPT_BYTES
     first, *lines = log_stream.read(claim.job_id)
-    assert first.stream == NOTE
+    assert first.stream == GAP
     assert b"left out" in first.data
     kept = b"".join(line.data for line in lines)
     assert kept.endswith(b"%d " % (rounds - 1) + piece)
@@ -152,3 +152,48 @@ def test_an_unknown_job_has_no_log(log_stream: LogStream) -> None:
     """Said at once, not waited for."""
     with pytest.raises(JobNotFound):
         list(log_stream.follow("01HZZZZZZZZZZZZZZZZZZZZZZZ"))
+
+
+def test_what_a_follower_has_yet_to_read_is_not_taken_away(
+    valkey: str, redis: Redis, log_stream: LogStream, consumer: Consumer, claim: Claim, ended: Callable[..., Result]
+) -> None:
+    """A flood waits for one who reads on, and each byte comes once."""
+    flood = [(claim, [LogLine(1.0, 1, b"%6d" % number + bytes(16_000))], number + 1) for number in range(600)]
+    seen: list[bytes] = []
+    has_begun, may_go_on = threading.Event(), threading.Event()
+
+    def follow() -> None:
+        for line in LogStream(connect(valkey)).follow(claim.job_id):
+            seen.append(line.data)
+            has_begun.set()
+            may_go_on.wait(DEADLINE_SECONDS)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        log_stream.append(claim, [LogLine(1.0, 1, b"first")])
+        assert has_begun.wait(DEADLINE_SECONDS)
+        taken = sum(log_stream.append_many(flood))
+        assert taken < len(flood)  # it has read nothing of it yet
+        may_go_on.set()
+        while taken < len(flood):
+            taken += sum(log_stream.append_many(flood[taken : taken + 50]))
+    finally:
+        may_go_on.set()
+        consumer.finish(claim, ended(claim))
+        thread.join(DEADLINE_SECONDS)
+    assert seen == [b"first", *(lines[0].data for _, lines, _ in flood)]
+    assert not redis.exists(f"dayfly:readers:{claim.job_id}")
+
+
+def test_a_silent_follower_is_not_waited_for(valkey: str, redis: Redis, log_stream: LogStream, claim: Claim) -> None:
+    """One who has not been heard of for a quarter of a minute misses what had to go, and is told how much."""
+    follower = LogStream(connect(valkey)).follow(claim.job_id)
+    log_stream.append(claim, [LogLine(1.0, 1, b"first")])
+    assert next(follower).data == b"first"
+    ((token, heard),) = redis.hgetall(f"dayfly:readers:{claim.job_id}").items()
+    offset, at = heard.split()
+    redis.hset(f"dayfly:readers:{claim.job_id}", token, b"%s %f" % (offset, float(at) - 16))
+    flood = [(claim, [LogLine(1.0, 1, bytes(16_000))], None) for _ in range(600)]
+    assert all(log_stream.append_many(flood))
+    assert next(follower).stream == GAP

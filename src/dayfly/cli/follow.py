@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from dayfly.cli.say import say, write_all
+from dayfly.cli.say import complain, say, write_all
 
 if TYPE_CHECKING:
     from dayfly.queue.logs import LogLine
 
-STDOUT, STDERR, NOTE = 1, 2, 3
+STDOUT, STDERR, NOTE, GAP = 1, 2, 3, 4
 
 
 class Streams:
@@ -22,7 +22,9 @@ class Streams:
         self._is_at_start = {STDOUT: True, STDERR: True}
 
     def write(self, line: LogLine) -> None:
-        if line.stream == NOTE:
+        if line.stream == GAP:
+            complain(line.data.decode(errors="replace").rstrip("\n"))
+        elif line.stream == NOTE:
             say(line.data.decode(errors="replace").rstrip("\n"))
         else:
             write_all(self._targets[line.stream], self._timed(line) if self._has_times else line.data)
