@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 GUEST = Path(__file__).parent / "run"
-_TESTS = ("tests/runtime/cgroups", "tests/runtime/container")
+_TESTS = ("tests/runtime/cgroups", "tests/runtime/container", "tests/attacks")
 _FAULTS = "tests/end_to_end/test_poor_hosts.py"
 
 
