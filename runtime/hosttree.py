@@ -6,12 +6,34 @@ before 5.19: EINVAL. What then is the caller's to decide, and to say in the job'
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dayfly.runtime import syscalls
+from dayfly.runtime.namespaces import Namespaces
 
 NOT_MAPPED = "its file system cannot be mounted with mapped owners"
 
 _CLONE = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
+
+
+def open_source(path: str) -> int:
+    """An O_PATH descriptor of what the agent has resolved and allowed: a link put there since is not followed."""
+    return syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS)
+
+
+@contextmanager
+def owner_mapping(source: int, first_id: int, uid: int, namespaces: Namespaces) -> Iterator[int]:
+    """The user namespace through which the owner of `source` is the job's user."""
+    owner = os.fstat(source).st_uid
+    if owner == 0 and uid == 0:
+        yield namespaces.user
+        return
+    mapping = Namespaces.mapping(owner, first_id + uid, proc="root/proc")
+    try:
+        yield mapping.user
+    finally:
+        mapping.close()
 
 
 def attach_mapped(source: str | int, target: str | int, attributes: int, user_namespace: int) -> bool:
