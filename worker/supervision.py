@@ -120,8 +120,9 @@ class Supervision:
             self._stop(stop.cause, stop.is_urgent)
 
     def _stop(self, cause: str, is_urgent: bool) -> None:
-        """Stop the job for `cause`; the first cause stands, a later stop can only be quicker."""
-        self._cause = self._cause or cause
+        """Stop the job for `cause`; the first one stands, but a cancel beats a timeout. A later stop can be quicker."""
+        if self._cause is None or (self._cause, cause) == ("timed_out", "cancelled"):
+            self._cause = cause
         if is_urgent:
             self._container.init.kill()
         elif self._kill_at is None:

@@ -1,0 +1,17 @@
+"""What a job's end is when two things come together."""
+
+import pytest
+
+from dayfly.jobs.state import Outcome
+
+pytestmark = pytest.mark.kernel
+
+
+def test_cancel_beats_a_timeout_whose_grace_is_not_over(worker, queue):
+    """A job that is cancelled while it has its grace after the timeout ends as cancelled."""
+    worker.start()
+    script = "trap 'echo heard' TERM; while :; do sleep 0.1 || true; done"
+    job_id = queue.submit(script=script, timeout=1, stop_grace=60)
+    assert next(line.data for line in queue.stream.follow(job_id) if line.stream == 1) == b"heard\n"
+    queue.producer.cancel(job_id, now=True)
+    assert queue.result(job_id).outcome is Outcome.CANCELLED
