@@ -15,3 +15,13 @@ def test_cancel_beats_a_timeout_whose_grace_is_not_over(worker, queue):
     assert next(line.data for line in queue.stream.follow(job_id) if line.stream == 1) == b"heard\n"
     queue.producer.cancel(job_id, now=True)
     assert queue.result(job_id).outcome is Outcome.CANCELLED
+
+
+@pytest.mark.parametrize(("when", "paths"), [("on_failure", ["made"]), ("on_success", [])])
+def test_a_job_that_was_stopped_is_a_failure_though_it_left_with_0(worker, queue, when, paths):
+    """A timeout decides which artifacts are kept, not the exit code that the command answers it with."""
+    worker.start()
+    script = "trap 'exit 0' TERM; echo x > made; sleep 60 & wait"
+    result = queue.result(queue.submit(script=script, timeout=1, artifacts={"paths": ["made"], "when": when}))
+    assert (result.outcome, result.exit_code) == (Outcome.TIMED_OUT, 0)
+    assert [each.path for each in result.artifacts] == paths
