@@ -25,3 +25,10 @@ def test_a_job_that_was_stopped_is_a_failure_though_it_left_with_0(worker, queue
     result = queue.result(queue.submit(script=script, timeout=1, artifacts={"paths": ["made"], "when": when}))
     assert (result.outcome, result.exit_code) == (Outcome.TIMED_OUT, 0)
     assert [each.path for each in result.artifacts] == paths
+
+
+def test_a_disk_that_was_full_between_two_samples_is_seen(worker, queue):
+    """A job that meets ENOSPC, tidies up within half a second and fails ends as disk_full."""
+    worker.start()
+    script = "head -c 52M /dev/zero > a; sleep 1.2; head -c 40M /dev/zero > b || sleep 0.5; rm a b; exit 1"
+    assert queue.result(queue.submit(script=script, limits={"disk": "64M"})).outcome is Outcome.DISK_FULL
