@@ -32,3 +32,12 @@ def test_a_disk_that_was_full_between_two_samples_is_seen(worker, queue):
     worker.start()
     script = "head -c 52M /dev/zero > a; sleep 1.2; head -c 40M /dev/zero > b || sleep 0.5; rm a b; exit 1"
     assert queue.result(queue.submit(script=script, limits={"disk": "64M"})).outcome is Outcome.DISK_FULL
+
+
+def test_a_fault_in_a_script_is_told_with_its_own_line(worker, queue):
+    """The shell counts the lines of a script as its author does."""
+    worker.start()
+    job_id = queue.submit(script="true\nno-such-command\n")
+    assert queue.result(job_id).exit_code == 127
+    said = b"".join(line.data for line in queue.stream.follow(job_id) if line.stream == 2)
+    assert said.startswith(b"$ true\n$ no-such-command\n/bin/sh: 2: no-such-command"), said
