@@ -231,6 +231,9 @@ def test_directories_outside_the_patterns_are_not_walked(workspace):
     assert os.stat(root / "upper/vast").st_atime_ns == before
 
 
+_ALL = (["."], ["./"], ["/workspace"], ["/workspace/."])
+
+
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
@@ -245,6 +248,11 @@ def test_directories_outside_the_patterns_are_not_walked(workspace):
         (["/var/**"], ["/var/z.log"]),
         (["/**/*.log"], ["/var/z.log"]),
         (["*.log", "/var/z.log"], ["/var/z.log", "y.log"]),
+        (["./report.xml"], ["report.xml"]),
+        (["dist/./sub//"], ["dist/sub/.hidden"]),
+        (["/./var/z.log"], ["/var/z.log"]),
+        *((each, ["dist/a", "dist/sub/.hidden", "logs/x.log", "report.xml", "y.log"]) for each in _ALL),
+        (["/"], ["/var/z.log"]),
     ],
 )
 def test_globs_of_a_job_select_what_their_author_means(workspace, tmp_path, patterns, expected):
