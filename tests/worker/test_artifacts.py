@@ -121,6 +121,16 @@ def test_a_pattern_that_matches_nothing_is_a_warning(workspace):
     assert warnings == ("artifact pattern 'nope\\\\Z' matches no file",)
 
 
+def test_a_pattern_outside_the_workspace_that_matches_nothing_says_what_is_collected_there(workspace):
+    """What the image has is not collected, and the warning says so; below /workspace it is no question."""
+    rules = artifact_rules(Artifacts(paths=("/etc/passwd", "/workspace/nope")))
+    collected = collect(rules, [workspace[1]], str(workspace[0] / "store"), lambda: None)
+    assert collected.warnings == (
+        "artifact pattern '/etc/passwd' matches no file; outside /workspace only what the job wrote is collected",
+        "artifact pattern '/workspace/nope' matches no file",
+    )
+
+
 def test_everything_but_regular_files_is_left_out_with_a_reason(workspace, tmp_path):
     """Links, FIFOs and sockets are neither followed nor opened nor waited for, and each is named."""
     root, _ = workspace
