@@ -41,3 +41,10 @@ def test_a_fault_in_a_script_is_told_with_its_own_line(worker, queue):
     assert queue.result(job_id).exit_code == 127
     said = b"".join(line.data for line in queue.stream.follow(job_id) if line.stream == 2)
     assert said.startswith(b"$ true\n$ no-such-command\n/bin/sh: 2: no-such-command"), said
+
+
+def test_the_result_has_the_size_that_the_disk_really_had(worker, queue):
+    """A disk is never smaller than ext4 can be, and the limits in the result say so."""
+    worker.start()
+    result = queue.result(queue.submit(script="true", limits={"disk": "1M"}))
+    assert (result.limits.disk_bytes, result.disk.limit_bytes) == (8 << 20, 8 << 20)
