@@ -6,7 +6,7 @@ before 5.19: EINVAL. What then is the caller's to decide, and to say in the job'
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dayfly.runtime import syscalls
@@ -23,13 +23,21 @@ def open_source(path: str) -> int:
 
 
 @contextmanager
-def owner_mapping(source: int, first_id: int, uid: int, namespaces: Namespaces) -> Iterator[int]:
-    """The user namespace through which the owner of `source` is the job's user."""
+def owner_mapping(
+    source: int, first_id: int, uid: int, namespaces: Namespaces, groups: Mapping[int, int] | None = None
+) -> Iterator[int]:
+    """The user namespace through which the owner of `source` is the job's user.
+
+    `groups`: each group on disk and what the job has in its place; unless given, the group of the owner's number is
+    that of the user's. What is not mapped the job may read as everybody may, and cannot change, not even its own files.
+    """
     owner = os.fstat(source).st_uid
     if owner == 0 and uid == 0:
         yield namespaces.user
         return
-    mapping = Namespaces.mapping(owner, first_id + uid, proc="root/proc")
+    gids = {owner: uid} if groups is None else groups
+    shifted = {disk_id: first_id + gid for disk_id, gid in gids.items()}
+    mapping = Namespaces.mapping({owner: first_id + uid}, shifted, proc="root/proc")
     try:
         yield mapping.user
     finally:

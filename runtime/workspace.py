@@ -60,8 +60,10 @@ class GiveWorkspace:
     def apply(self) -> None:
         fd = open_source(self.workspace.source)
         try:
-            self._check(os.fstat(fd))
-            with owner_mapping(fd, self.first_id, self.user.uid, self.namespaces) as mapping:
+            facts = os.fstat(fd)
+            self._check(facts)
+            groups = _groups(facts, self.user.gid)
+            with owner_mapping(fd, self.first_id, self.user.uid, self.namespaces, groups) as mapping:
                 is_mapped = attach_mapped(fd, _LOWER, syscalls.MOUNT_ATTR_RDONLY, mapping)
             if is_mapped:
                 self._overlay()
@@ -129,6 +131,17 @@ class GiveWorkspace:
             f"the directory {self.workspace.source} was copied: {NOT_MAPPED}"
             + (f"; {unread} files could not be read" if unread else "")
         )
+
+
+def _groups(facts: os.stat_result, gid: int) -> dict[int, int]:
+    """The directory's group is the job's, and the owner's private group (of the same number) some other one.
+
+    Both must be somebody's, or a job could not change the files of its own user that have them (EACCES, EOVERFLOW).
+    But root's group is not given away with a directory that is not root's.
+    """
+    if facts.st_gid == facts.st_uid or facts.st_gid == 0:
+        return {facts.st_uid: gid}
+    return {facts.st_gid: gid, facts.st_uid: _NOBODY if gid != _NOBODY else _NOBODY - 1}
 
 
 def _look_beneath(top: str, path: str) -> os.stat_result | None:

@@ -54,6 +54,30 @@ def test_frozen_directory_is_seen_as_the_live_one(run: Run, tmp_path: Path, host
     assert runs[0].stdout.split()[-1] == "written", runs[0].stderr
 
 
+@pytest.mark.parametrize("user", ["", "1000:1001"])
+def test_files_of_the_owner_can_be_changed_whichever_of_the_two_groups_they_have(
+    run: Run, tmp_path: Path, user: str
+) -> None:
+    """A directory of alice:users, where files have that group or alice's own: the job changes both."""
+    source = _directory(tmp_path / "source", 1234, 0o755)
+    (source / "private").write_text("x")
+    for path, group in ((source, 100), (source / "file", 100), (source / "private", 1234)):
+        os.chown(path, 1234, group)
+    script = "echo more >> file && echo more >> private && stat -c '%u:%g' . file"
+    ran = run("sh", "-c", script, workspace=Workspace(source=str(source)), user=user)
+    assert ran.stdout.split() == [user or "0:0"] * 2, ran.stderr
+
+
+def test_group_of_root_is_not_given_with_a_users_directory(run: Run, tmp_path: Path) -> None:
+    """What only root's group may read stays closed to a job whose directory is a user's."""
+    source = _directory(tmp_path / "source", 1234, 0o755)
+    (source / "secret").write_text("x")
+    (source / "secret").chmod(0o640)
+    os.chown(source, 1234, 0)
+    ran = run("sh", "-c", "cat secret", workspace=Workspace(source=str(source)), user="1000:1000")
+    assert "Permission denied" in ran.stderr
+
+
 def test_directory_of_several_owners_is_seen_by_root_as_it_is(run: Run, tmp_path: Path) -> None:
     """Root's directory with a user's group shows both to a job of root, at its top as below."""
     source = _directory(tmp_path / "source", 0, 0o755)
