@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from dayfly.runtime import syscalls
 from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.users import Identity
 
 NOT_MAPPED = "its file system cannot be mounted with mapped owners"
 
@@ -24,20 +25,20 @@ def open_source(path: str) -> int:
 
 @contextmanager
 def owner_mapping(
-    source: int, first_id: int, uid: int, namespaces: Namespaces, groups: Mapping[int, int] | None = None
+    source: int, first_id: int, user: Identity, namespaces: Namespaces, groups: Mapping[int, int] | None = None
 ) -> Iterator[int]:
     """The user namespace through which the owner of `source` is the job's user.
 
     `groups`: each group on disk and what the job has in its place; unless given, the group of the owner's number is
-    that of the user's. What is not mapped the job may read as everybody may, and cannot change, not even its own files.
+    the user's. What is not mapped the job may read as everybody may, and cannot change, not even its own files.
     """
     owner = os.fstat(source).st_uid
-    if owner == 0 and uid == 0:
+    if owner == 0 and user.uid == 0:
         yield namespaces.user
         return
-    gids = {owner: uid} if groups is None else groups
+    gids = {owner: user.gid} if groups is None else groups
     shifted = {disk_id: first_id + gid for disk_id, gid in gids.items()}
-    mapping = Namespaces.mapping({owner: first_id + uid}, shifted, proc="root/proc")
+    mapping = Namespaces.mapping({owner: first_id + user.uid}, shifted, proc="root/proc")
     try:
         yield mapping.user
     finally:

@@ -32,7 +32,7 @@ def input_operations(
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
     lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
     requests = [*lookups, *plan.mounts]
-    operations += [GiveMount(request, first_id, user.uid, namespaces, notes) for request in requests]
+    operations += [GiveMount(request, first_id, user, namespaces, notes) for request in requests]
     return operations
 
 
@@ -45,7 +45,7 @@ class GiveMount:
 
     request: MountRequest
     first_id: int
-    uid: int
+    user: Identity
     namespaces: Namespaces
     notes: list[str]
 
@@ -59,7 +59,7 @@ class GiveMount:
         try:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
-            with owner_mapping(source, self.first_id, self.uid, self.namespaces) as mapping:
+            with owner_mapping(source, self.first_id, self.user, self.namespaces) as mapping:
                 is_mapped = attach_mapped(source, target, attributes, mapping)
             if not is_mapped:
                 attach_as_nobodys(source, target, attributes)

@@ -63,7 +63,7 @@ class GiveWorkspace:
             facts = os.fstat(fd)
             self._check(facts)
             groups = _groups(facts, self.user.gid)
-            with owner_mapping(fd, self.first_id, self.user.uid, self.namespaces, groups) as mapping:
+            with owner_mapping(fd, self.first_id, self.user, self.namespaces, groups) as mapping:
                 is_mapped = attach_mapped(fd, _LOWER, syscalls.MOUNT_ATTR_RDONLY, mapping)
             if is_mapped:
                 self._overlay()
