@@ -8,6 +8,7 @@ from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import PivotRoot
 from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
 from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
+from dayfly.runtime.users import ROOT
 
 _NOT_YET = -1  # no operation is applied, so none needs its descriptors
 
@@ -19,7 +20,7 @@ def describe(plan: ContainerPlan, has_cgroup2: bool) -> list[str]:
         *proc_operations(),
         *kernel_operations(shape, 0, _NOT_YET, []),
         *tree_operations(shape, _NOT_YET, _NOT_YET, has_cgroup2),
-        *input_operations(0, namespaces, plan, 0, []),
+        *input_operations(0, namespaces, plan, ROOT, []),
         PivotRoot("root"),
     ]
     return [*_before(shape), *(operation.describe() for operation in operations), *_after(plan)]

@@ -108,8 +108,7 @@ class Container:
         return self.init.start(plan, stop_signal)
 
     def current(self) -> Sample:
-        """Cheap readings of this moment; the disk's free space is noted too."""
-        self.disk.look()
+        """Cheap readings of this moment."""
         return self._cgroup.current()
 
     def usage(self) -> Usage:

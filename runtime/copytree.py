@@ -10,20 +10,27 @@ import stat
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 24
 
+Owner = tuple[int, int]  # uid, gid
 
-def copy_tree(source_fd: int, target: str, owner: int, without: frozenset[str]) -> int:
-    """Copy what is below the directory `source_fd` into `target`, but for the relative paths in `without`.
+
+def copy_tree(source_fd: int, target: str, owner: Owner, without: frozenset[str]) -> int:
+    """Copy the directory `source_fd` into the one at `target`, but for the relative paths in `without`.
 
     Returns the number of files that could not be read. Raises OSError when the target cannot be written.
     """
     target_fd = os.open(target, _DIRECTORY)
     try:
-        return _copy_below(source_fd, target_fd, "", owner, without)
+        unread = _copy_below(source_fd, target_fd, "", owner, without)
+        facts = os.fstat(source_fd)
+        os.fchown(target_fd, *owner)
+        os.fchmod(target_fd, stat.S_IMODE(facts.st_mode))
+        os.utime(target_fd, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        return unread
     finally:
         os.close(target_fd)
 
 
-def _copy_below(source: int, target: int, path: str, owner: int, without: frozenset[str]) -> int:
+def _copy_below(source: int, target: int, path: str, owner: Owner, without: frozenset[str]) -> int:
     unread = 0
     with os.scandir(source) as entries:
         for entry in entries:
@@ -41,7 +48,7 @@ def _copy_below(source: int, target: int, path: str, owner: int, without: frozen
 
 
 def _copy_directory(
-    source: int, target: int, path: str, name: str, facts: os.stat_result, owner: int, without: frozenset[str]
+    source: int, target: int, path: str, name: str, facts: os.stat_result, owner: Owner, without: frozenset[str]
 ) -> int:
     os.mkdir(name, 0o700, dir_fd=target)
     try:
@@ -58,7 +65,7 @@ def _copy_directory(
         _own(target, name, facts, owner)
 
 
-def _copy_file(source: int, target: int, name: str, owner: int) -> int:
+def _copy_file(source: int, target: int, name: str, owner: Owner) -> int:
     try:
         reader = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
     except OSError:
@@ -76,6 +83,6 @@ def _copy_file(source: int, target: int, name: str, owner: int) -> int:
     return 0
 
 
-def _own(target: int, name: str, facts: os.stat_result, owner: int) -> None:
-    os.chown(name, owner, owner, dir_fd=target, follow_symlinks=False)
+def _own(target: int, name: str, facts: os.stat_result, owner: Owner) -> None:
+    os.chown(name, *owner, dir_fd=target, follow_symlinks=False)
     os.utime(name, ns=(facts.st_atime_ns, facts.st_mtime_ns), dir_fd=target, follow_symlinks=False)

@@ -65,6 +65,10 @@ class DirectoryDisk:
     def look(self) -> None:
         """There is no quota to come near to."""
 
+    def is_nearly_full(self) -> bool:
+        """Never: there is no quota."""
+        return False
+
     def discard(self) -> None:
         """Close and delete. Safe from any state and more than once."""
         self.close()

@@ -5,11 +5,12 @@ and file system go when the last descriptor or mount of it goes, so after a SIGK
 Two jobs never share one, and none is used twice.
 
 Was the quota reached? ext4 counts no refused writes, so this is known by looking: `look` is called while the job runs
-(by the keeper, with its other samples) and once at the end, and keeps the least space and inodes that were ever free.
+(worker/disk_looks.py) and once at the end, and keeps the least space and inodes that were ever free. Nothing exact was
+found on Linux 6.18: none of /sys/fs/ext4's counters moves for ENOSPC as such (warning_count does for some buffered
+writes, whose extents are split as they end, and for no others), and FAN_FS_ERROR tells of errors_count only.
 A buffered write that fails leaves less than its own size and less than one large folio of the page cache free
 (measured: up to 1.5 MiB), so full means: all that was asked for is used, or no more than that is left. A program that
-meets ENOSPC and deletes its file between two looks, or asks for more than there is in one fallocate, is not noticed;
-then the job is `failed` with its own exit code.
+meets ENOSPC and deletes its file between two looks is not noticed; then the job is `failed` with its own exit code.
 """
 
 import fcntl
@@ -29,6 +30,7 @@ _IOC_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2  # fs/ext4/ext4.h
 _OPTIONS = ("noinit_itable", "nobarrier")
 _FULL_BELOW_BYTES = 2 << 20
 _FULL_BELOW_SHARE = 8  # but not more than this part of a small disk
+_NEARLY_FULL_SHARE = 4
 _MUCH_BYTES = 4 << 20
 _HOST_FULL_BELOW_BYTES = 64 << 20
 _ENTRIES_AT_MOST = 200_000
@@ -66,7 +68,7 @@ class Disk:
         beyond_size = _free_bytes(first) - size_bytes
         self._full_below_bytes = max(beyond_size, min(_FULL_BELOW_BYTES, size_bytes // _FULL_BELOW_SHARE))
         self._used_at_first = first.f_blocks - first.f_bfree
-        self._least_free_bytes = _free_bytes(first)
+        self._free_bytes = self._least_free_bytes = _free_bytes(first)
         self._least_free_inodes = first.f_ffree
         self._least_free_on_host = _free_bytes(os.fstatvfs(file_fd))
 
@@ -76,11 +78,16 @@ class Disk:
         return f"{loop.MAJOR}:{self.device.removeprefix('/dev/loop')}"
 
     def look(self) -> None:
-        """Note what is free now, here and on the host's disk: call it with the job's other samples, and at its end."""
+        """Note what is free now, here and on the host's disk: call it while the job runs, and at its end."""
         now = os.statvfs(self.mount_fd)
-        self._least_free_bytes = min(self._least_free_bytes, _free_bytes(now))
+        self._free_bytes = _free_bytes(now)
+        self._least_free_bytes = min(self._least_free_bytes, self._free_bytes)
         self._least_free_inodes = min(self._least_free_inodes, now.f_ffree)
         self._least_free_on_host = min(self._least_free_on_host, _free_bytes(os.fstatvfs(self._file_fd)))
+
+    def is_nearly_full(self) -> bool:
+        """Whether the last look found less than a quarter of the quota free: the next one should come soon."""
+        return self._free_bytes < self.size_bytes // _NEARLY_FULL_SHARE
 
     def was_full(self) -> bool:
         """Whether a look found the quota used up: (nearly) no block or no inode free."""

@@ -6,12 +6,43 @@ before 5.19: EINVAL. What then is the caller's to decide, and to say in the job'
 
 import errno
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from dayfly.runtime import syscalls
+from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.users import Identity
 
 NOT_MAPPED = "its file system cannot be mounted with mapped owners"
 
 _CLONE = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
+
+
+def open_source(path: str) -> int:
+    """An O_PATH descriptor of what the agent has resolved and allowed: a link put there since is not followed."""
+    return syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS)
+
+
+@contextmanager
+def owner_mapping(
+    source: int, first_id: int, user: Identity, namespaces: Namespaces, groups: Mapping[int, int] | None = None
+) -> Iterator[int]:
+    """The user namespace through which the owner of `source` is the job's user.
+
+    `groups`: each group on disk and what the job has in its place; unless given, the group of the owner's number is
+    the user's. What is not mapped the job may read as everybody may, and cannot change, not even its own files.
+    """
+    owner = os.fstat(source).st_uid
+    if owner == 0 and user.uid == 0:
+        yield namespaces.user
+        return
+    gids = {owner: user.gid} if groups is None else groups
+    shifted = {disk_id: first_id + gid for disk_id, gid in gids.items()}
+    mapping = Namespaces.mapping({owner: first_id + user.uid}, shifted, proc="root/proc")
+    try:
+        yield mapping.user
+    finally:
+        mapping.close()
 
 
 def attach_mapped(source: str | int, target: str | int, attributes: int, user_namespace: int) -> bool:

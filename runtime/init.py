@@ -115,7 +115,7 @@ def _live(
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
     identity = _look_up(plan.process.user)
     notes: list[str] = []
-    perform([*input_operations(own.first_id, namespaces, plan, identity.uid, notes), PivotRoot("root")])
+    perform([*input_operations(own.first_id, namespaces, plan, identity, notes), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)

@@ -6,96 +6,34 @@ RESOLVE_IN_ROOT), where nothing runs yet. init makes files as the job's root by 
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
-from dayfly.runtime.copytree import copy_tree
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped, open_source, owner_mapping
 from dayfly.runtime.namespaces import Namespaces
-from dayfly.runtime.operations import Operation, Overlay
-from dayfly.runtime.shape import ContainerPlan, Workspace
+from dayfly.runtime.operations import Operation
+from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.shape import Mount as MountRequest
+from dayfly.runtime.users import Identity
+from dayfly.runtime.workspace import GiveWorkspace, OwnWorkspace
 
 _NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing of the host's network
-_WORKSPACE = Overlay(("dir",), "disk/workspace/upper", "disk/workspace/work", "root/workspace")
 
 
 def input_operations(
-    first_id: int, namespaces: Namespaces, plan: ContainerPlan, uid: int, notes: list[str]
+    first_id: int, namespaces: Namespaces, plan: ContainerPlan, user: Identity, notes: list[str]
 ) -> list[Operation]:
-    """The operations for one job whose user is `uid` inside. What its result should say is added to `notes`."""
+    """The operations for one job that runs as `user`. What its result should say is added to `notes`."""
     operations: list[Operation] = []
     if plan.workspace is not None:
-        operations.append(GiveWorkspace(plan.workspace, first_id, uid, namespaces, notes))
+        operations.append(GiveWorkspace(plan.workspace, first_id, user, namespaces, notes))
+    else:
+        operations.append(OwnWorkspace(first_id, user))
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
     lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
     requests = [*lookups, *plan.mounts]
-    operations += [GiveMount(request, first_id, uid, namespaces, notes) for request in requests]
+    operations += [GiveMount(request, first_id, user, namespaces, notes) for request in requests]
     return operations
-
-
-@dataclass(frozen=True, slots=True)
-class GiveWorkspace:
-    """Show the job's directory at /workspace, its owner as the job's user, copy-on-write; checked to be the one meant.
-
-    A file system that cannot be mounted with mapped owners (overlayfs, NFS: EINVAL) is copied instead, and a note says
-    so.
-    """
-
-    workspace: Workspace
-    first_id: int
-    uid: int
-    namespaces: Namespaces
-    notes: list[str]
-
-    def describe(self) -> str:
-        return f"give the directory {self.workspace.source} to the job"
-
-    def apply(self) -> None:
-        fd = _open_source(self.workspace.source)
-        try:
-            self._check(os.fstat(fd))
-            with _owner_mapping(fd, self.first_id, self.uid, self.namespaces) as mapping:
-                is_mapped = attach_mapped(fd, "dir", syscalls.MOUNT_ATTR_RDONLY, mapping)
-            if is_mapped:
-                self._hide_ignored()
-                _WORKSPACE.apply()
-            else:
-                self._copy(fd)
-        finally:
-            os.close(fd)
-
-    def _check(self, facts: os.stat_result) -> None:
-        expected = (self.workspace.device, self.workspace.inode)
-        if None not in expected and expected != (facts.st_dev, facts.st_ino):
-            raise HostError(
-                "give the job its directory",
-                self.workspace.source,
-                reason="another directory has taken its place since the job was submitted",
-                remedy="submit the job again",
-            )
-
-    def _hide_ignored(self) -> None:
-        """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path."""
-        for path in self.workspace.hidden:
-            whiteout = f"{_WORKSPACE.upper}/{path}"
-            os.makedirs(os.path.dirname(whiteout), 0o755, exist_ok=True)
-            os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
-
-    def _copy(self, fd: int) -> None:
-        """The upper is bound at /workspace already (rootfs.py), so a copy in it needs no overlay."""
-        source = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-        try:
-            unread = copy_tree(source, _WORKSPACE.upper, self.first_id + self.uid, frozenset(self.workspace.hidden))
-        finally:
-            os.close(source)
-        self.notes.append(
-            f"the directory {self.workspace.source} was copied: {NOT_MAPPED}"
-            + (f"; {unread} files could not be read" if unread else "")
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +45,7 @@ class GiveMount:
 
     request: MountRequest
     first_id: int
-    uid: int
+    user: Identity
     namespaces: Namespaces
     notes: list[str]
 
@@ -115,13 +53,13 @@ class GiveMount:
         return f"mount {self.request.source} at {self.request.target}"
 
     def apply(self) -> None:
-        source = _open_source(self.request.source)
+        source = open_source(self.request.source)
         is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
         target = _open_target(self.request.target, is_directory)
         try:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
-            with _owner_mapping(source, self.first_id, self.uid, self.namespaces) as mapping:
+            with owner_mapping(source, self.first_id, self.user, self.namespaces) as mapping:
                 is_mapped = attach_mapped(source, target, attributes, mapping)
             if not is_mapped:
                 attach_as_nobodys(source, target, attributes)
@@ -129,25 +67,6 @@ class GiveMount:
         finally:
             os.close(source)
             os.close(target)
-
-
-def _open_source(path: str) -> int:
-    """The agent has resolved the path and allowed what it found: a link put there since is not followed."""
-    return syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS)
-
-
-@contextmanager
-def _owner_mapping(source: int, first_id: int, uid: int, namespaces: Namespaces) -> Iterator[int]:
-    """The user namespace through which the owner of `source` is the job's user."""
-    owner = os.fstat(source).st_uid
-    if owner == 0 and uid == 0:
-        yield namespaces.user
-        return
-    mapping = Namespaces.mapping(owner, first_id + uid, proc="root/proc")
-    try:
-        yield mapping.user
-    finally:
-        mapping.close()
 
 
 def _open_target(target: str, is_directory: bool) -> int:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Mapping
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
@@ -41,12 +42,13 @@ class Namespaces:
         `proc` is a mount of the caller's own PID namespace.
         """
         kinds = [(name, flag) for name, flag in _KINDS if name != "net" or network != "host"]
-        return cls(_make(kinds, f"0 {first_id} {RANGE_SIZE}", proc))
+        id_map = f"0 {first_id} {RANGE_SIZE}"
+        return cls(_make(kinds, id_map, id_map, proc))
 
     @classmethod
-    def mapping(cls, disk_id: int, job_id: int, proc: str) -> "Namespaces":
-        """A user namespace that maps one owner on disk to one id of the job, for an idmapped mount."""
-        return cls(_make([_KINDS[0]], f"{disk_id} {job_id} 1", proc))
+    def mapping(cls, uids: Mapping[int, int], gids: Mapping[int, int], proc: str) -> "Namespaces":
+        """A user namespace that maps single ids on disk to single ids of the job, for an idmapped mount."""
+        return cls(_make([_KINDS[0]], _id_map(uids), _id_map(gids), proc))
 
     def enter(self, *names: str) -> None:
         """Join some of them, those that exist (setns(2))."""
@@ -68,7 +70,11 @@ def loopback_up() -> None:
         fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, request)
 
 
-def _make(kinds: list[tuple[str, int]], id_map: str, proc: str) -> dict[str, int]:
+def _id_map(ids: Mapping[int, int]) -> str:
+    return "\n".join(f"{disk_id} {job_id} 1" for disk_id, job_id in ids.items())
+
+
+def _make(kinds: list[tuple[str, int]], uid_map: str, gid_map: str, proc: str) -> dict[str, int]:
     flags = 0
     for _, flag in kinds:
         flags |= flag
@@ -82,14 +88,14 @@ def _make(kinds: list[tuple[str, int]], id_map: str, proc: str) -> dict[str, int
             "see `dayfly doctor`; sysctl user.max_user_namespaces and user.max_net_namespaces must be above 0",
         ) from error
     try:
-        return _open(f"{proc}/{holder.pid}", kinds, id_map)
+        return _open(f"{proc}/{holder.pid}", kinds, {"uid_map": uid_map, "gid_map": gid_map})
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         os.waitpid(holder.pid, 0)
 
 
-def _open(holder: str, kinds: list[tuple[str, int]], id_map: str) -> dict[str, int]:
-    for name in ("uid_map", "gid_map"):
+def _open(holder: str, kinds: list[tuple[str, int]], id_maps: Mapping[str, str]) -> dict[str, int]:
+    for name, id_map in id_maps.items():
         fd = os.open(f"{holder}/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, id_map.encode())

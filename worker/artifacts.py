@@ -143,7 +143,7 @@ class _Collection:
     def warn_of_unmatched(self) -> None:
         for label, was_matched in zip(self.rules.labels or self.rules.include, self.matched, strict=True):
             if not was_matched:
-                self.warn(f"artifact pattern {label!a} matches no file")
+                self.warn(f"artifact pattern {label!a} matches no file{_reach(label)}")
 
     def not_stored(self) -> Iterator[str]:
         for why, paths in self.refused.items():
@@ -264,6 +264,12 @@ def _check_name(path: str) -> None:
         raise _Skipped("its name is not UTF-8")
     if any(ord(letter) < 0x20 or 0x7F <= ord(letter) < 0xA0 for letter in path):
         raise _Skipped("its name holds a control character")
+
+
+def _reach(label: str) -> str:
+    """What somebody who expected files of the image or of a mount should know."""
+    is_elsewhere = label.startswith("/") and not _slashed(label).startswith("/workspace/")
+    return "; outside /workspace only what the job wrote is collected" if is_elsewhere else ""
 
 
 def _slashed(start: str) -> str:

@@ -70,7 +70,7 @@ class Ending:
             "oom": self._oom(usage),
             "disk": disk,
             "pressure": self._container.pressure(),
-            "warnings": (*self._notes(), *collected.warnings, *self._keep(outcome.end.exit_code)),
+            "warnings": (*self._notes(), *collected.warnings, *self._keep(outcome.end)),
             "artifacts": collected.artifacts,
             "log": self._log_size(outcome),
             "effective": fields_of(self._container.effective),
@@ -120,11 +120,14 @@ class Ending:
         home = os.path.dirname(os.path.dirname(self._directory.path))
         return Fault.of(HostError("hold what the job wrote, in", home, full.errno, remedy_for(full)))
 
-    def _keep(self, exit_code: int | None) -> tuple[str, ...]:
+    def _is_success(self, end: End) -> bool:
+        """A job that was stopped is none, though its command may have left with 0."""
+        return self._cause == "exited" and end.exit_code == 0
+
+    def _keep(self, end: End) -> tuple[str, ...]:
         """Give the disk a name in the job's directory, when the job wants it kept; what the result should say of it."""
         wanted = self._record.document.get("keep", "never")
-        is_success = self._cause == "exited" and exit_code == 0
-        if self._cause == "requeued" or wanted == "never" or (wanted == "failed" and is_success):
+        if self._cause == "requeued" or wanted == "never" or (wanted == "failed" and self._is_success(end)):
             return ()
         disk = self._container.disk
         if isinstance(disk, DirectoryDisk):
@@ -154,7 +157,7 @@ class Ending:
     def _collect(self, outcome: Outcome) -> artifacts.Collected:
         """The job's artifacts, now that nothing of it moves any more (CVE-2018-15664)."""
         rules = self._record.artifacts
-        if rules is None or self._cause in _OTHERS_TURN or not rules.is_due(outcome.end.exit_code):
+        if rules is None or self._cause in _OTHERS_TURN or not rules.is_due(self._is_success(outcome.end)):
             return artifacts.Collected((), ())
         self._container.init.reap()
         self._directory.mark(jobfiles.COLLECTING)

@@ -31,7 +31,8 @@ _MIB = 1 << 20
 _LONGEST_ARGUMENT = 131_071  # MAX_ARG_STRLEN of execve(2), less the NUL
 
 # xtrace shows each command as it is about to run; PS4 must not reach the job's environment, so it is set, not given.
-_ECHO = "PS4='$ '; set -x\n"
+# On the script's own first line, so that the shell counts lines as its author does.
+_ECHO = "PS4='$ '; set -x; "
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ class ArtifactRules:
     changed: bool = False
     when: str = "always"  # always, on_success, on_failure
 
-    def is_due(self, exit_code: int | None) -> bool:
-        return self.when == "always" or (self.when == "on_success") == (exit_code == 0)
+    def is_due(self, is_success: bool) -> bool:
+        return self.when == "always" or (self.when == "on_success") == is_success
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """From what the keeper read (exit.json) and what the agent knows (the record) to the Result that people see."""
 
-from typing import Any
-
 from dayfly.jobs import result as results
 from dayfly.jobs.result import EffectiveLimits, ImageUsed, LogSummary, Result
 from dayfly.jobs.spec import JobSpec
@@ -32,7 +30,7 @@ def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None
         host=host_id(),
         worker=record.worker_name,
         image=ImageUsed(record.image_ref or spec.image or "", record.image_digest),
-        limits=_limits(record, ending.effective),
+        limits=_limits(record, ending),
         features=ending.features,
         timings=_timings(record, ending),
         usage=results.Usage(**vars(ending.usage)),
@@ -92,8 +90,10 @@ def _message(ending: Exit) -> str | None:
     return f"{ending.fault.message}; {ending.fault.remedy}" if ending.fault.remedy else ending.fault.message
 
 
-def _limits(record: Record, effective: dict[str, Any]) -> EffectiveLimits:
-    shape = record.container.shape
+def _limits(record: Record, ending: Exit) -> EffectiveLimits:
+    """The limits as they were in force: the disk's own size may be more than was asked for."""
+    shape, effective = record.container.shape, ending.effective
+    disk_bytes = ending.disk.limit_bytes if ending.disk else None
     burst_us = effective.get("cpu_burst_us")
     return EffectiveLimits(
         cpus=effective.get("cpus"),
@@ -101,7 +101,7 @@ def _limits(record: Record, effective: dict[str, Any]) -> EffectiveLimits:
         cpu_weight=effective.get("cpu_weight"),
         memory_bytes=effective.get("memory_bytes"),
         swap_bytes=effective.get("swap_bytes"),
-        disk_bytes=shape.disk_bytes,
+        disk_bytes=shape.disk_bytes if disk_bytes is None else disk_bytes,
         pids=effective.get("pids"),
         shm_bytes=shape.shm_bytes,
         timeout_seconds=record.timeout_seconds,

@@ -12,7 +12,7 @@ _MOST = 240
 
 
 class Samples:
-    """(seconds since the start, cpu seconds, memory bytes), and the disk's least free space, looked at alongside."""
+    """(seconds since the start, cpu seconds, memory bytes)."""
 
     def __init__(self, container: Container) -> None:
         self.rows: list[tuple[float, float, int]] = []

@@ -6,7 +6,7 @@ from dayfly.jobs.spec import Artifacts
 from dayfly.worker.record import ArtifactRules
 
 _WILD = frozenset("*?[]{}()!@+|\\")
-_WORKSPACE = "/workspace/"
+_WORKSPACE = "workspace"
 
 
 def artifact_rules(artifacts: Artifacts) -> ArtifactRules | None:
@@ -30,7 +30,7 @@ def _expression(pattern: str) -> str:
     flags = glob.GLOBSTAR | glob.DOTGLOB | glob.BRACE | glob.FORCEUNIX
     normal = _normal(pattern)
     translated: list[str] = []
-    for each in (normal, f"{normal}/**"):
+    for each in (normal, f"{normal.rstrip('/')}/**"):
         translated += glob.translate(each, flags=flags)[0]
     # A relative pattern is about /workspace alone: `**` must not reach the absolute paths of the rest of the root.
     kind = "(?=/)" if normal.startswith("/") else "(?!/)"
@@ -38,8 +38,13 @@ def _expression(pattern: str) -> str:
 
 
 def _normal(pattern: str) -> str:
-    """Relative where it lies in /workspace; without a slash at its end."""
-    return (pattern.removeprefix(_WORKSPACE).rstrip("/")) or pattern
+    """Relative where it lies in /workspace; no slash at its end, no part that is empty or a dot. All of it is `**`."""
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    if not pattern.startswith("/"):
+        return "/".join(parts) or "**"
+    if parts[:1] == [_WORKSPACE]:
+        return "/".join(parts[1:]) or "**"
+    return "/" + "/".join(parts)
 
 
 def _literal_start(pattern: str) -> str:

@@ -1,13 +1,14 @@
 """The file store: artifacts' blobs under their digest, each job's whole log, and what a job keeps until when.
 
 blobs/sha256/ab/<digest>    content, written by keepers (worker/blob.py)
-logs/<job id>.zst           the frames of worker/logfile.py, compressed
+logs/<job id>.zst           the frames of worker/logfile.py, compressed: one zstd frame for each attempt, in their order
 kept/<job id>.json          which blobs a job's artifacts need, and until when
 """
 
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -38,21 +39,22 @@ class FileStore:
             ) from error
 
     def put_log(self, job_id: str, frames: Iterable[Frame]) -> str | None:
-        """Stores a job's whole log and returns where; None when there is nothing to store. Raises StoreError."""
+        """Stores the whole log of one attempt after those of the attempts before it, and returns where they are.
+
+        None when no attempt wrote anything. Stored twice, it is there once. Raises StoreError.
+        """
         first, rest = _peek(frames)
-        if first is None:
-            return None
         target = self.log_path(job_id)
         try:
-            self._make_logs()
-            with _written_whole(target) as file:
-                _compress(file, first, rest)
+            is_there = target.exists()
+            if first is not None and not (is_there and first in self._sound_log(job_id)):
+                self._append_log(target, first, rest)
         except OSError as error:
             raise StoreError(f"cannot write the log {target}: {error.strerror}") from error
-        return target.as_uri()
+        return target.as_uri() if is_there or first is not None else None
 
     def read_log(self, job_id: str) -> Iterator[Frame]:
-        """The whole log, frame by frame; none when the job wrote nothing. Raises StoreError for a broken one."""
+        """The logs of all attempts, frame by frame; none when the job wrote nothing. Raises StoreError."""
         zstd = _zstd()
         try:
             with zstd.open(self.log_path(job_id), "rb") as file:
@@ -64,6 +66,24 @@ class FileStore:
 
     def log_path(self, job_id: str) -> Path:
         return self.path / "logs" / f"{job_id}.zst"
+
+    def _sound_log(self, job_id: str) -> Iterator[Frame]:
+        """What is there of the attempts before. A broken log is deleted: what is put behind it could not be read.
+
+        To look for an attempt's first frame is enough, as its nanoseconds are no other's. It may be there: an agent
+        that ended between storing a log and telling the queue has its successor store it again.
+        """
+        try:
+            yield from self.read_log(job_id)
+        except StoreError:
+            self.log_path(job_id).unlink(missing_ok=True)
+
+    def _append_log(self, target: Path, first: Frame, rest: Iterator[Frame]) -> None:
+        self._make_logs()
+        with _written_whole(target) as file:
+            with contextlib.suppress(FileNotFoundError), open(target, "rb") as earlier:  # not there: the first attempt
+                shutil.copyfileobj(earlier, file, _CHUNK)
+            _compress(file, first, rest)
 
     def keep(self, job_id: str, digests: Iterable[str], expires_at: float | None) -> None:
         """Holds a job's blobs until `expires_at` (unix seconds; None = as long as the store lives)."""

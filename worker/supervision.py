@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dayfly.runtime.container import Container
 from dayfly.runtime.init_process import End, Refusal
 from dayfly.worker import jobfiles
+from dayfly.worker.disk_looks import DiskLooks
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import NOTE, STDERR, STDOUT, LogWriter
 from dayfly.worker.record import Record
@@ -47,6 +48,7 @@ class Supervision:
         self._stops = stops
         self._log = LogWriter(directory.fd, record.log_limit_bytes)
         self._samples = Samples(container)
+        self._disk_looks = DiskLooks(container.disk)
         self._cause: str | None = None
         self._kill_at: float | None = None
         self._timeout_at: float | None = None
@@ -120,8 +122,9 @@ class Supervision:
             self._stop(stop.cause, stop.is_urgent)
 
     def _stop(self, cause: str, is_urgent: bool) -> None:
-        """Stop the job for `cause`; the first cause stands, a later stop can only be quicker."""
-        self._cause = self._cause or cause
+        """Stop the job for `cause`; the first one stands, but a cancel beats a timeout. A later stop can be quicker."""
+        if self._cause is None or (self._cause, cause) == ("timed_out", "cancelled"):
+            self._cause = cause
         if is_urgent:
             self._container.init.kill()
         elif self._kill_at is None:
@@ -138,8 +141,10 @@ class Supervision:
         if self._stops.is_lease_over():
             self._stop("lease_lost", is_urgent=True)
         self._samples.take_if_due(now)
+        self._disk_looks.look_if_due(now)
 
     def _milliseconds_to_next(self) -> float:
         now = time.monotonic()
-        waits = [at - now for at in (self._timeout_at, self._kill_at, self._samples.due_at) if at is not None]
+        moments = (self._timeout_at, self._kill_at, self._samples.due_at, self._disk_looks.due_at)
+        waits = [at - now for at in moments if at is not None]
         return max(0.0, min(*waits, self._stops.lease_left())) * 1000 + 1

@@ -23,13 +23,17 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting. `default` is written as in the file; None means: worked out from the host or the home."""
+    """One setting. `default` is written as in the file; None means: worked out from the host or the home.
+
+    `minimum` is in bytes or seconds, and that of a job document's field where the key is what a job does not state.
+    """
 
     name: str
     kind: Kind
     default: object
     meaning: str
     environment: tuple[str, ...] = ()
+    minimum: float = 0
 
     @property
     def section(self) -> str:
@@ -61,10 +65,10 @@ KEYS: Mapping[str, Key] = {
         Key("defaults.memory", Kind.SIZE, None, "memory of a job that states none; unset: one slot's share"),
         Key("defaults.disk", Kind.SIZE, None, "disk of a job that states none; unset: one slot's share"),
         Key("defaults.retry", Kind.TIMES, DEFAULT_RETRY.max, "tries more of a job that was lost and states no retry"),
-        Key("defaults.timeout", Kind.DURATION, "1h", "timeout of a job that states none"),
+        Key("defaults.timeout", Kind.DURATION, "1h", "timeout of a job that states none", minimum=0.001),
         Key("defaults.stop_grace", Kind.DURATION, "10s", "time between the stop signal and SIGKILL"),
         Key("defaults.pids", Kind.COUNT, DEFAULT_PIDS, "processes and threads of one job"),
-        Key("defaults.shm", Kind.SIZE, "64M", "size of /dev/shm"),
+        Key("defaults.shm", Kind.SIZE, "64M", "size of /dev/shm, at least 4K", minimum=4096),
         Key("allow.mounts", Kind.TEXTS, [], "directories that a job may mount, with all below them"),
         Key("allow.dirs", Kind.TEXTS, [], "directories that a job may have as its live --dir, with all below them"),
         Key("allow.network_host", Kind.SWITCH, False, "may a job have the host's network?"),
@@ -98,7 +102,8 @@ def _section_schema(section: str) -> dict[str, object]:
 
 def _key_schema(key: Key) -> dict[str, object]:
     default = {} if key.default is None else {"default": key.default}
-    return {**_TYPES[key.kind], "description": key.meaning, **default}
+    minimum = {"minimum": key.minimum} if key.minimum else {}
+    return {**_TYPES[key.kind], **minimum, "description": key.meaning, **default}
 
 
 _TYPES: Mapping[Kind, dict[str, object]] = {

@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from dayfly.config_keys import Key, Kind
-from dayfly.jobs.units import parse_duration, parse_size
+from dayfly.jobs.units import format_duration, format_size, parse_duration, parse_size
 
 
 def parse_value(key: Key, raw: object) -> object:
     """`raw` in its parsed form: bytes, seconds, tuples, mappings. Raises ValueError with the reason."""
-    return _PARSERS[key.kind](raw)
+    value = _PARSERS[key.kind](raw)
+    if isinstance(value, int | float) and value < key.minimum:
+        shown = format_size(int(key.minimum)) if key.kind is Kind.SIZE else format_duration(key.minimum)
+        raise ValueError(f"must be {shown} or more, got {raw!r}")
+    return value
 
 
 def _text(raw: object) -> str:

@@ -8,6 +8,7 @@ import pytest
 from dayfly.config import load
 from dayfly.config_keys import KEYS, json_schema
 from dayfly.jobs.demand import Capacity
+from dayfly.jobs.door import read_job
 from dayfly.jobs.errors import ConfigError
 from dayfly.settings import worker_settings
 from dayfly.worker.capacity import open_ledger
@@ -52,6 +53,9 @@ def test_dayfly_url_beats_dayfly_redis_url(monkeypatch: pytest.MonkeyPatch) -> N
         ("[worker]\nmemory = 'much'\n", 2, "worker.memory: 'much' is not a size"),
         ("[allow]\nmounts = '/a, /b'\nnetwork_host = 'perhaps'\n", 3, "allow.network_host: must be true or false"),
         ("[worker]\nlabels = {disk = 1}\n", 2, "worker.labels: must map names to texts"),
+        ("[defaults]\nshm = '0'\n", 2, "defaults.shm: must be 4K or more, got '0'"),
+        ("[defaults]\nshm = 4095\n", 2, "defaults.shm: must be 4K or more, got 4095"),
+        ("[defaults]\ntimeout = 0\n", 2, "defaults.timeout: must be 1ms or more, got 0"),
         ("[worker\n", 1, "not TOML"),
     ],
 )
@@ -117,5 +121,18 @@ def test_schema_accepts_every_default_and_refuses_unknown_keys() -> None:
         if key.default is not None:
             document.setdefault(key.section, {})[key.name.partition(".")[2]] = key.default
     jsonschema.validate(document, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"worker": {"slott": 1}}, schema)
+    for wrong in ({"worker": {"slott": 1}}, {"defaults": {"shm": 0}}, {"defaults": {"timeout": 0}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+
+
+def test_defaults_of_a_job_have_the_documents_minimums(config_file: Path) -> None:
+    """What a job may state, the operator may make the default, and nothing less."""
+    config_file.write_text("[defaults]\nshm = '4K'\ntimeout = '1ms'\nstop_grace = 0\n")
+    settings = load()
+    stated = read_job({"command": ["x"], "limits": {"shm": "4K"}, "timeout": "1ms", "stop_grace": 0})
+    assert (settings.whole("defaults.shm"), settings.number("defaults.timeout")) == (
+        stated.limits.shm_bytes,
+        stated.timeout_seconds,
+    )
+    assert settings.number("defaults.stop_grace") == stated.stop_grace_seconds

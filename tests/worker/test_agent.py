@@ -166,12 +166,15 @@ def test_jobs_cancelled_at_any_moment_end_once_as_cancelled_or_as_they_were(work
 
 
 def test_a_job_is_tried_again_as_its_policy_says(worker, queue):
-    """A failure with a listed exit code is repeated, its attempts are told, and the last end counts."""
+    """A failure with a listed exit code is repeated, its attempts and their logs are told, and the last end counts."""
     worker.start()
-    script = 'test "$DAYFLY_ATTEMPT" = 3 || exit 75'
-    result = queue.result(queue.submit(script=script, retry={"max": 4, "exit_codes": [75]}))
+    script = 'echo "$DAYFLY_ATTEMPT"; test "$DAYFLY_ATTEMPT" = 3 || exit 75'
+    job_id = queue.submit(script=script, retry={"max": 4, "exit_codes": [75]})
+    result = queue.result(job_id)
     assert result.outcome is Outcome.SUCCEEDED
     assert [(each.number, each.exit_code) for each in result.attempts] == [(1, 75), (2, 75), (3, 0)]
+    whole = b"".join(frame.payload for frame in worker.store.read_log(job_id) if frame.stream == 1)
+    assert whole == queue.log(job_id) == b"1\n2\n3\n"
 
 
 @pytest.mark.parametrize(("keep", "exit_code"), [("always", 0), ("failed", 3)])

@@ -121,6 +121,16 @@ def test_a_pattern_that_matches_nothing_is_a_warning(workspace):
     assert warnings == ("artifact pattern 'nope\\\\Z' matches no file",)
 
 
+def test_a_pattern_outside_the_workspace_that_matches_nothing_says_what_is_collected_there(workspace):
+    """What the image has is not collected, and the warning says so; below /workspace it is no question."""
+    rules = artifact_rules(Artifacts(paths=("/etc/passwd", "/workspace/nope")))
+    collected = collect(rules, [workspace[1]], str(workspace[0] / "store"), lambda: None)
+    assert collected.warnings == (
+        "artifact pattern '/etc/passwd' matches no file; outside /workspace only what the job wrote is collected",
+        "artifact pattern '/workspace/nope' matches no file",
+    )
+
+
 def test_everything_but_regular_files_is_left_out_with_a_reason(workspace, tmp_path):
     """Links, FIFOs and sockets are neither followed nor opened nor waited for, and each is named."""
     root, _ = workspace
@@ -231,6 +241,9 @@ def test_directories_outside_the_patterns_are_not_walked(workspace):
     assert os.stat(root / "upper/vast").st_atime_ns == before
 
 
+_ALL = (["."], ["./"], ["/workspace"], ["/workspace/."])
+
+
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
@@ -245,6 +258,11 @@ def test_directories_outside_the_patterns_are_not_walked(workspace):
         (["/var/**"], ["/var/z.log"]),
         (["/**/*.log"], ["/var/z.log"]),
         (["*.log", "/var/z.log"], ["/var/z.log", "y.log"]),
+        (["./report.xml"], ["report.xml"]),
+        (["dist/./sub//"], ["dist/sub/.hidden"]),
+        (["/./var/z.log"], ["/var/z.log"]),
+        *((each, ["dist/a", "dist/sub/.hidden", "logs/x.log", "report.xml", "y.log"]) for each in _ALL),
+        (["/"], ["/var/z.log"]),
     ],
 )
 def test_globs_of_a_job_select_what_their_author_means(workspace, tmp_path, patterns, expected):

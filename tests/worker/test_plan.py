@@ -45,7 +45,7 @@ def _plan(planner, image=_IMAGE, **document):
         ({"entrypoint": ["/other"]}, ("/other",), "/srv"),
         ({"entrypoint": [], "command": ["x", "y"]}, ("x", "y"), "/workspace"),
         ({"command": ["run"], "workdir": "/tmp"}, ("/entry", "run"), "/tmp"),
-        ({"script": "make"}, ("/bin/sh", "-e", "-c", "PS4='$ '; set -x\nmake"), "/workspace"),
+        ({"script": "make"}, ("/bin/sh", "-e", "-c", "PS4='$ '; set -x; make"), "/workspace"),
     ],
 )
 def test_commands_follow_dockers_rules(tmp_path, document, argv, cwd):

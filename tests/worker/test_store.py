@@ -37,6 +37,24 @@ def test_a_log_comes_back_frame_by_frame(store):
     assert store.log_path("J1").stat().st_mode & 0o777 == 0o600
 
 
+def test_each_attempt_has_its_log_once_and_in_order(store):
+    """What is stored twice is there once, and an attempt that wrote nothing takes nothing away."""
+    attempts = [[Frame(100 * number + line, STDOUT, b"same\n") for line in range(3)] for number in range(3)]
+    for frames in (attempts[0], attempts[1], attempts[1], attempts[0], [], attempts[2]):
+        assert store.put_log("J1", frames) == store.log_path("J1").as_uri()
+    assert list(store.read_log("J1")) == [frame for frames in attempts for frame in frames]
+    assert [path.name for path in store.log_path("J1").parent.iterdir()] == ["J1.zst"]
+
+
+@pytest.mark.parametrize("size", [0, 10, 200])
+def test_a_broken_log_of_an_earlier_attempt_gives_way(store, size):
+    """What a power cut left of one attempt does not make the next one's unreadable."""
+    store.put_log("J1", [Frame(1, STDOUT, os.urandom(5000))])
+    os.truncate(store.log_path("J1"), size)
+    store.put_log("J1", [Frame(2, STDOUT, b"later")])
+    assert list(store.read_log("J1")) == [Frame(2, STDOUT, b"later")]
+
+
 def test_a_job_without_output_has_no_log_object(store):
     """Nothing written, nothing stored, and reading it yields nothing."""
     assert store.put_log("J1", []) is None

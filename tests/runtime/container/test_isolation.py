@@ -202,6 +202,9 @@ def test_mount_is_read_only_unless_asked(run: Run, tmp_path: Path) -> None:
     writable = Mount(source=str(source), target="/data/here", writable=True)
     assert run("touch", "/data/here/out", mounts=(writable,)).exit_code == 0
     assert (source / "out").stat().st_uid == 0
+    own = run("sh", "-c", "touch /data/here/mine && stat -c %u:%g /data/here/mine", mounts=(writable,), user="7:8")
+    assert own.stdout == "7:8\n", own.stderr
+    assert ((source / "mine").stat().st_uid, (source / "mine").stat().st_gid) == (0, 0)
 
 
 def test_link_put_in_place_of_a_source_is_not_followed(run: Run, tmp_path: Path) -> None:

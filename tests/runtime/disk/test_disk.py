@@ -23,13 +23,6 @@ LAYOUT = (Directory("root"), Directory("root/upper", 0o755, 1000), Directory("ro
 TOKEN = "0123456789abcdef"
 
 
-@pytest.fixture(scope="session")
-def has_loops(need_tool: Callable[[str], str], lacks: Callable[[str], None]) -> None:
-    need_tool("mke2fs")
-    if not os.path.exists("/dev/loop-control"):
-        lacks("loop devices")
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> str:
     (tmp_path / "home").mkdir()

@@ -1,0 +1,161 @@
+"""What a job finds at /workspace: the directory that it is given, copy-on-write, or an empty one of its own.
+
+Overlay shows the upper's top directory in place of the lower's, so the upper takes the lower's owner, mode and time,
+and so does each directory that is made in it to hide something (overlayfs.rst). To be applied in the stage, as the
+other inputs.
+"""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime import syscalls
+from dayfly.runtime.copytree import copy_tree
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_mapped, open_source, owner_mapping
+from dayfly.runtime.idrange import RANGE_SIZE
+from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.operations import Overlay
+from dayfly.runtime.shape import Workspace
+from dayfly.runtime.users import Identity
+
+_LOWER, _UPPER = "dir", "disk/workspace/upper"
+_OVERLAY = Overlay((_LOWER,), _UPPER, "disk/workspace/work", "root/workspace")
+_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+_NOBODY = 65534
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWorkspace:
+    """Give the empty /workspace to the job's user. It was made ahead, before that user was known."""
+
+    first_id: int
+    user: Identity
+
+    def describe(self) -> str:
+        return "give the empty /workspace to the job's user"
+
+    def apply(self) -> None:
+        os.chown(_UPPER, self.first_id + self.user.uid, self.first_id + self.user.gid)
+
+
+@dataclass(frozen=True, slots=True)
+class GiveWorkspace:
+    """Show the job's directory at /workspace, its owner as the job's user, copy-on-write; checked to be the one meant.
+
+    A file system that cannot be mounted with mapped owners (overlayfs, NFS: EINVAL) is copied instead, and a note says
+    so.
+    """
+
+    workspace: Workspace
+    first_id: int
+    user: Identity
+    namespaces: Namespaces
+    notes: list[str]
+
+    def describe(self) -> str:
+        return f"give the directory {self.workspace.source} to the job"
+
+    def apply(self) -> None:
+        fd = open_source(self.workspace.source)
+        try:
+            facts = os.fstat(fd)
+            self._check(facts)
+            groups = _groups(facts, self.user.gid)
+            with owner_mapping(fd, self.first_id, self.user, self.namespaces, groups) as mapping:
+                is_mapped = attach_mapped(fd, _LOWER, syscalls.MOUNT_ATTR_RDONLY, mapping)
+            if is_mapped:
+                self._overlay()
+            else:
+                self._copy(fd)
+        finally:
+            os.close(fd)
+
+    def _check(self, facts: os.stat_result) -> None:
+        expected = (self.workspace.device, self.workspace.inode)
+        if None not in expected and expected != (facts.st_dev, facts.st_ino):
+            raise HostError(
+                "give the job its directory",
+                self.workspace.source,
+                reason="another directory has taken its place since the job was submitted",
+                remedy="submit the job again",
+            )
+
+    def _overlay(self) -> None:
+        parents = self._hide_ignored()
+        for path in (".", *parents):
+            self._take_after(path)
+        _OVERLAY.apply()
+
+    def _hide_ignored(self) -> set[str]:
+        """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path.
+
+        Returns the directories that had to be made for them.
+        """
+        made: set[str] = set()
+        for path in self.workspace.hidden:
+            parts = path.split("/")[:-1]
+            for parent in ("/".join(parts[: count + 1]) for count in range(len(parts))):
+                if parent not in made:
+                    os.mkdir(f"{_UPPER}/{parent}", 0o755)
+                    made.add(parent)
+            os.mknod(f"{_UPPER}/{path}", stat.S_IFCHR, os.makedev(0, 0))
+        return made
+
+    def _take_after(self, path: str) -> None:
+        """Give a directory of the upper the owner, mode and time that the mapped lower shows of it.
+
+        Its names are all there by now: each one more would move the time.
+        """
+        facts = _look_beneath(_LOWER, path)
+        if facts is None:
+            return
+        os.chown(f"{_UPPER}/{path}", self._seen_as(facts.st_uid), self._seen_as(facts.st_gid))
+        os.chmod(f"{_UPPER}/{path}", stat.S_IMODE(facts.st_mode))
+        os.utime(f"{_UPPER}/{path}", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    def _seen_as(self, owner: int) -> int:
+        """An id as it comes out of the mapping, and nobody's where that has no place for it."""
+        return owner if 0 <= owner - self.first_id < RANGE_SIZE else self.first_id + _NOBODY
+
+    def _copy(self, fd: int) -> None:
+        """The upper is bound at /workspace already (rootfs.py), so a copy in it needs no overlay."""
+        owner = (self.first_id + self.user.uid, self.first_id + self.user.gid)
+        source = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            unread = copy_tree(source, _UPPER, owner, frozenset(self.workspace.hidden))
+        finally:
+            os.close(source)
+        self.notes.append(
+            f"the directory {self.workspace.source} was copied: {NOT_MAPPED}"
+            + (f"; {unread} files could not be read" if unread else "")
+        )
+
+
+def _groups(facts: os.stat_result, gid: int) -> dict[int, int]:
+    """The directory's group is the job's, and the owner's private group (of the same number) some other one.
+
+    Both must be somebody's, or a job could not change the files of its own user that have them (EACCES, EOVERFLOW).
+    But root's group is not given away with a directory that is not root's.
+    """
+    if facts.st_gid == facts.st_uid or facts.st_gid == 0:
+        return {facts.st_uid: gid}
+    return {facts.st_gid: gid, facts.st_uid: _NOBODY if gid != _NOBODY else _NOBODY - 1}
+
+
+def _look_beneath(top: str, path: str) -> os.stat_result | None:
+    """The facts of a directory below `top`; None when it went, or became something else, since it was listed."""
+    above = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = syscalls.openat2(above, path, os.O_PATH | os.O_DIRECTORY, resolve=_BENEATH)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    finally:
+        os.close(above)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
