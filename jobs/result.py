@@ -18,6 +18,7 @@ from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome, State, exit_code_of
 
 QUEUE_TIMEOUT = "queue_timeout"  # `reason` of a job that timed out before any worker took it
+FOREIGN = "foreign"  # `reason` of what a plain RQ producer enqueued and no worker may run
 CLIENT_LOST = "client_lost"  # `reason` of a job cancelled because its `dayfly run` has gone
 
 _ENDINGS = {

@@ -22,11 +22,12 @@ from rq.serializers import JSONSerializer
 from dayfly.jobs.demand import Demand, class_name, stated_need
 from dayfly.jobs.errors import JobNotFound, QueueError
 from dayfly.jobs.ids import new_id
+from dayfly.jobs.result import FOREIGN
 from dayfly.jobs.spec import AfterWhen, JobSpec
 from dayfly.jobs.state import Outcome, State
 from dayfly.queue import aftermath, scripts
 from dayfly.queue.connection import translated
-from dayfly.queue.payload import FUNCTION
+from dayfly.queue.payload import FUNCTION, Serializer
 from dayfly.queue.records import Records
 
 if TYPE_CHECKING:
@@ -73,12 +74,17 @@ class Producer:
         return cancel(self._redis, job_id, now=now, message="cancelled before any worker took it")
 
     def retry(self, job_id: str) -> str:
-        """Submit a job's document again, at once and waiting for nothing; returns the new job's id."""
+        """Submit a job's document again, at once and waiting for nothing; returns the new job's id.
+
+        Raises QueueError while it is not over, and for what Dayfly refused to run; SpecError for what it cannot read.
+        """
         from dataclasses import replace
 
         record = Records(self._redis).get(job_id)
         if record.state is not State.FINISHED:
             raise QueueError(f"cannot retry job {job_id}: it is {record.state}", "wait for its end, or cancel it first")
+        if record.result.reason == FOREIGN:
+            raise QueueError(f"cannot retry job {job_id}: it was {record.result.message}", "enqueue it anew, mended")
         spec = replace(record.spec, after=None, delay_seconds=None)
         return self._submit(spec, client_lease=False, retry_of=job_id)
 
@@ -139,7 +145,7 @@ class Producer:
             connection=self._redis,
             id=job_id,
             origin=class_name(spec.queue, Demand.of(spec)),
-            serializer=JSONSerializer,
+            serializer=Serializer,
             timeout=-1 if spec.timeout_seconds is None else ceil(spec.timeout_seconds),
             result_ttl=RETAIN_SECONDS,
             failure_ttl=RETAIN_SECONDS,

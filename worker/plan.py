@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from dayfly.jobs.demand import Capacity, Demand
 from dayfly.jobs.errors import SpecError, StoreError
+from dayfly.jobs.program import no_command
 from dayfly.jobs.signals import parse_signal
 from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec, Network
 from dayfly.runtime.bundle import path_of
@@ -203,7 +204,7 @@ def _argv(spec: JobSpec, image: Image) -> tuple[str, ...]:
         command = image.config.cmd if spec.entrypoint is None else ()
     argv = (*entrypoint, *command)
     if not argv or not argv[0]:
-        raise SpecError("command", f"is missing: the image {image.name} has no command of its own")
+        raise SpecError("command", no_command(image.name))
     return argv
 
 
