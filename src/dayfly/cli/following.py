@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,10 @@ import click
 
 from dayfly.cli.follow import STDERR, Streams
 from dayfly.cli.interrupts import Interrupts
+from dayfly.cli.patience import patiently
 from dayfly.cli.say import say
 from dayfly.companion import Companion
-from dayfly.jobs.errors import DayflyError, QueueError, QueueUnreachable
+from dayfly.jobs.errors import DayflyError, QueueError
 from dayfly.jobs.state import exit_code_of
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dayfly.job import Job
     from dayfly.jobs.result import Result
     from dayfly.jobs.spec import JobSpec
-
-_REDIS_SECONDS = 120.0
 
 
 def follow_one(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -> int:
@@ -55,16 +53,11 @@ def follow_one(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -
 
 def follow_all(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -> int:
     """Submit several jobs and wait for all; their logs stay apart, `dayfly logs ID` has each."""
-    from dayfly.client import as_completed
-
-    results = []
     with Interrupts() as interrupts:
         jobs = [client.enqueue(spec, is_leased=True) for spec in specs]
         say(f"{len(jobs)} jobs on {client.address.describe()}")
         with _companion(client, jobs, interrupts):
-            for job in as_completed(jobs):
-                results.append(job.result())
-                say(f"{job.id} {results[-1].describe()}")
+            results = _await_all(jobs)
     for result in results:
         deliver(client, result, flags["out"])
     _hand_over(results, flags)
@@ -84,20 +77,19 @@ def copy_log(job: Job, streams: Streams) -> None:
     patiently(copy)
 
 
-def patiently(step: Callable[[], Any]) -> Any:
-    """Do `step`, and do it again while Redis is away for less than two minutes: the job goes on meanwhile."""
-    lost_at: float | None = None
-    while True:
-        try:
-            return step()
-        except QueueUnreachable as error:
-            now = time.monotonic()
-            if lost_at is None:
-                say(f"{error.message}; waiting for it to come back")
-                lost_at = now
-            if now - lost_at > _REDIS_SECONDS:
-                raise
-            time.sleep(0.2)
+def _await_all(jobs: list[Job]) -> list[Result]:
+    """The results in the order in which the jobs end, also over a Redis that goes away meanwhile."""
+    from dayfly.client import as_completed
+
+    results: dict[str, Result] = {}
+
+    def collect() -> None:
+        for job in as_completed(job for job in jobs if job.id not in results):
+            results[job.id] = job.result()
+            say(f"{job.id} {results[job.id].describe()}")
+
+    patiently(collect)
+    return list(results.values())
 
 
 def deliver(client: Client, result: Result, out: str) -> None:

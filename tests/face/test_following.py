@@ -1,0 +1,57 @@
+"""What `run`, `wait` and `attach` do beside a queue that nobody serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+DEADLINE_SECONDS = 30.0
+
+
+def start(*arguments: str, url: str, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        [sys.executable, "-m", "dayfly", *arguments],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        env={**os.environ, "DAYFLY_URL": url},
+        text=True,
+    )
+
+
+def dayfly(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments, url=url)
+    out, err = process.communicate(timeout=DEADLINE_SECONDS)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def jobs_file(tmp_path: Path, *documents: dict[str, object]) -> str:
+    path = tmp_path / "jobs.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in documents))
+    return str(path)
+
+
+def until(is_true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not is_true():
+        assert time.monotonic() < deadline, "it did not become true in time"
+
+
+def test_several_jobs_are_followed_over_a_lost_connection(valkey: str, tmp_path: Path) -> None:
+    """`run -f` with several jobs goes on waiting when Redis was away, as with one."""
+    running = start("run", "-f", jobs_file(tmp_path, {"command": "a"}, {"command": "b"}), url=valkey)
+    with redis.Redis.from_url(valkey) as server:
+        until(lambda: len(server.pubsub_channels("*")) == 2)
+        ids = [channel.decode().rpartition(":")[2] for channel in server.pubsub_channels("*")]
+        server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        assert running.stderr is not None
+        until(lambda: "waiting for it to come back" in running.stderr.readline())
+        until(lambda: len(server.pubsub_channels("*")) == 2)
+    assert dayfly("cancel", *ids, url=valkey).returncode == 0
+    running.communicate(timeout=DEADLINE_SECONDS)
+    assert running.returncode == 130
