@@ -27,6 +27,7 @@ from dayfly.jobs.spec import AfterWhen, JobSpec
 from dayfly.jobs.state import Outcome, State
 from dayfly.queue import aftermath, scripts
 from dayfly.queue.connection import translated
+from dayfly.queue.deadlines import expire
 from dayfly.queue.payload import FUNCTION, Serializer
 from dayfly.queue.records import Records
 
@@ -72,6 +73,13 @@ class Producer:
         A job that no worker has is over when this returns. Raises JobNotFound.
         """
         return cancel(self._redis, job_id, now=now, message="cancelled before any worker took it")
+
+    def expire(self, job_ids: Sequence[str]) -> float | None:
+        """End those of the jobs that waited longer than their queue_timeout; in how many seconds to ask again.
+
+        For whoever waits for them where no worker is; None: none of them has such an end now.
+        """
+        return expire(self._redis, job_ids)
 
     def retry(self, job_id: str) -> str:
         """Submit a job's document again, at once and waiting for nothing; returns the new job's id.

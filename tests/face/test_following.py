@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis
 
 DEADLINE_SECONDS = 30.0
@@ -40,6 +41,21 @@ def until(is_true: Callable[[], object]) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not is_true():
         assert time.monotonic() < deadline, "it did not become true in time"
+
+
+def test_run_gives_up_after_the_queue_timeout(valkey: str) -> None:
+    """Where no worker is there to look at the time, the waiting client does: 124."""
+    done = dayfly("run", "--queue-timeout", "1s", "--", "true", url=valkey)
+    assert done.returncode == 124, done.stderr
+    assert "no worker took the job within its queue_timeout" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["wait", "attach"])
+def test_those_who_wait_for_a_job_end_it_after_its_queue_timeout(valkey: str, command: str) -> None:
+    """`wait` and `attach` look at the time as `run` does."""
+    job_id = dayfly("submit", "--queue-timeout", "1s", "--", "true", url=valkey).stdout.strip()
+    done = dayfly(command, job_id, url=valkey)
+    assert done.returncode == 124, done.stderr
 
 
 def test_several_jobs_are_followed_over_a_lost_connection(valkey: str, tmp_path: Path) -> None:
