@@ -129,7 +129,10 @@ class DuplicateJob(QueueError):
     """A job with the same `unique` key is not finished yet; `job_id` is that job."""
 
     def __init__(self, key: str, job_id: str) -> None:
-        super().__init__(f"job {job_id} already has the unique key {key!r} and is not finished")
+        super().__init__(
+            f"job {job_id} already has the unique key {key!r} and is not finished",
+            f"`dayfly attach {job_id}` follows it",
+        )
         self.key = key
         self.job_id = job_id
 

@@ -20,7 +20,7 @@ from rq.job import Dependency, Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from dayfly.jobs.demand import Demand, class_name, stated_need
-from dayfly.jobs.errors import JobNotFound, QueueError
+from dayfly.jobs.errors import DuplicateJob, JobNotFound, QueueError
 from dayfly.jobs.ids import new_id
 from dayfly.jobs.result import FOREIGN
 from dayfly.jobs.spec import AfterWhen, JobSpec
@@ -50,14 +50,14 @@ class Producer:
     def submit(self, spec: JobSpec, client_lease: bool = False) -> str:
         """Put one job into its queue; returns its id.
 
-        With `spec.unique` the id of an unfinished job with the same key is returned instead, and nothing is added.
         `client_lease`: the job is cancelled when beat() has not been called for 30 seconds.
-        Raises JobNotFound for a job to run after that is not there, and QueueError.
+        Raises DuplicateJob while another job with the key `spec.unique` is not finished, JobNotFound for a job to run
+        after that is not there, and QueueError.
         """
         return self._submit(spec, client_lease, retry_of=None)
 
     def submit_many(self, specs: Iterable[JobSpec]) -> list[str]:
-        """submit() for each, in order, in pipelined round trips of 500."""
+        """submit() for each, in order, in pipelined round trips of 500. What came before a refused one stays."""
         ids: list[str] = []
         for chunk in _chunks(specs, _CHUNK):
             ids += self._submit_chunk(chunk)
@@ -98,11 +98,11 @@ class Producer:
 
     def _submit(self, spec: JobSpec, client_lease: bool, retry_of: str | None) -> str:
         job_id = new_id()
+        after = self._resolve(spec)
         if spec.unique is not None:
             holder = scripts.RESERVE(self._redis, spec.unique, job_id).decode()
             if holder != job_id:
-                return str(holder)
-        after = self._resolve(spec)
+                raise DuplicateJob(spec.unique, holder)
         options = _options(spec, client_lease, retry_of)
         with translated(self._redis):
             parent = self._write(spec, job_id, after, options)
