@@ -14,10 +14,10 @@ from dayfly.address import find_address
 from dayfly.companion import Companion
 from dayfly.config import home_directory, load, store_directory
 from dayfly.directory import placed
-from dayfly.home import last_job, remember_last
+from dayfly.home import named, remember_last
 from dayfly.job import Job
 from dayfly.jobs.door import read_job
-from dayfly.jobs.errors import DayflyError, JobNotFound, QueueError
+from dayfly.jobs.errors import DayflyError, QueueError
 from dayfly.jobs.spec import JobSpec
 from dayfly.queue.connection import connect
 from dayfly.queue.logs import LogCursor, LogLine, LogStream
@@ -82,15 +82,7 @@ class Client:
 
     def find(self, text: str) -> str:
         """The whole id of what people call a job. Raises JobNotFound, AmbiguousId."""
-        if text == "@last":
-            last = last_job()
-            if last is None:
-                raise JobNotFound(text, "no job was submitted from here yet")
-            return last
-        try:
-            return self.records.find(text.upper())
-        except JobNotFound:
-            return self.records.find(text)  # a job of a plain RQ producer may be called anything
+        return self.records.find(named(text))
 
     def doubt_of(self, spec: JobSpec) -> str | None:
         """Why the job may wait for ever, as far as one can tell now; None when a worker is there that could take it."""

@@ -7,7 +7,8 @@ import click
 import pytest
 
 from dayfly.cli.job_flags import documents, job_flags
-from dayfly.jobs.errors import SpecError
+from dayfly.home import remember_last
+from dayfly.jobs.errors import JobNotFound, SpecError
 
 
 def parse(*arguments: str) -> list[dict[str, Any]]:
@@ -122,6 +123,14 @@ def test_wrong_field_in_a_file_is_named_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"limits\.pids") as caught:
         parse("-f", str(file))
     assert "job.yaml" in str(caught.value)
+
+
+def test_after_takes_the_last_job() -> None:
+    """`--after @last` is the job that was submitted from here before."""
+    with pytest.raises(JobNotFound, match="no job was submitted from here yet"):
+        parse("--after", "@last", "true")
+    remember_last("01K")
+    assert parse("--after", "@last:any", "true")[0]["after"] == {"ids": ["01K"], "when": "any"}
 
 
 @pytest.mark.parametrize(

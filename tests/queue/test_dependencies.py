@@ -114,11 +114,13 @@ def test_prefixes_of_ids_are_resolved(producer: Producer, records: Records) -> N
     second = producer.submit(JobSpec())
     waiting = producer.submit(JobSpec(after=After((second[:25],))))
     assert records.get(waiting).state is State.WAITING
+    lower = producer.submit(JobSpec(after=After((second.lower(),))))
+    assert records.get(lower).state is State.WAITING
     with pytest.raises(JobNotFound):
         producer.submit(JobSpec(after=After(("7ZZZ",))))
     with pytest.raises(AmbiguousId):
         producer.submit(JobSpec(after=After((first[:1],))))
-    assert len(records.ls()) == 3
+    assert len(records.ls()) == 4
 
 
 def test_a_dead_finisher_leaves_nobody_waiting(

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from dayfly.home import named
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
@@ -147,7 +149,7 @@ def _after(after: Iterable[str]) -> dict[str, Any]:
     conditions = {condition or "ok" for _, _, condition in pairs}
     if len(conditions) > 1:
         raise click.UsageError(f"--after: one condition for all jobs, not {' and '.join(sorted(conditions))}")
-    return {"ids": [job for job, _, _ in pairs], "when": conditions.pop()}
+    return {"ids": [named(job) for job, _, _ in pairs], "when": conditions.pop()}
 
 
 def _environment(files: Iterable[str], variables: Iterable[str]) -> dict[str, str]:
