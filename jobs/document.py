@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dayfly.jobs.errors import SpecError
@@ -31,12 +31,22 @@ def compact(value: Any) -> bytes:
 
 
 class Document(dict[str, Any]):
-    """One document of a file. `lines` says where each field stands; a place without a line has its parent's."""
+    """One document of a file. `lines` says where each field stands; a place without a line has its parent's.
 
-    def __init__(self, fields: Mapping[str, Any], name: str, lines: Mapping[Place, int]) -> None:
+    `others` are places that do not come from the file: flags were laid over it.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, Any], name: str, lines: Mapping[Place, int], others: Collection[Place] = ()
+    ) -> None:
         super().__init__(fields)
         self.name = name
         self.lines = lines
+        self._others = frozenset(others)
+
+    def has(self, place: Place) -> bool:
+        """Whether what stands at `place` is the file's."""
+        return not any(place[:depth] in self._others for depth in range(1, len(place) + 1))
 
     def line(self, place: Place) -> int | None:
         while place and place not in self.lines:
@@ -66,8 +76,11 @@ class Complaints:
         self._source = source or (self._document.name if self._document is not None else None)
 
     def add(self, place: Place, reason: str, kind: type[SpecError] = SpecError) -> SpecError:
-        line = self._document.line(place) if self._document is not None else None
-        error = kind(write_place(place), reason, source=self._source, line=line)
+        source, line = self._source, None
+        if self._document is not None:
+            is_of_file = self._document.has(place)
+            source, line = (source, self._document.line(place)) if is_of_file else (None, None)
+        error = kind(write_place(place), reason, source=source, line=line)
         self.errors.append(error)
         return error
 
