@@ -58,6 +58,18 @@ def test_those_who_wait_for_a_job_end_it_after_its_queue_timeout(valkey: str, co
     assert done.returncode == 124, done.stderr
 
 
+@pytest.mark.parametrize("command", [["submit"], ["run", "--detach"]])
+def test_a_stdout_that_takes_nothing_is_named(valkey: str, command: list[str]) -> None:
+    """What could not be written, and why: no fault of Dayfly's own, no job's exit code."""
+    with open("/dev/full", "w") as full:
+        running = start(*command, "-q", "--", "true", url=valkey, stdout=full)
+        _, err = running.communicate(timeout=DEADLINE_SECONDS)
+    assert (running.returncode, err) == (
+        125,
+        "dayfly: cannot write to stdout: No space left on device; is its disk full?\n",
+    )
+
+
 def test_several_jobs_are_followed_over_a_lost_connection(valkey: str, tmp_path: Path) -> None:
     """`run -f` with several jobs goes on waiting when Redis was away, as with one."""
     running = start("run", "-f", jobs_file(tmp_path, {"command": "a"}, {"command": "b"}), url=valkey)

@@ -233,6 +233,29 @@ def test_reader_that_goes_away_ends_job_and_us(dayfly: Command) -> None:
     assert dayfly("wait", "@last").returncode == 130
 
 
+def test_a_stdout_that_takes_nothing_ends_job_and_us(dayfly: Command) -> None:
+    """A full disk under our stdout is named, and the job, whose log nobody gets, is cancelled: 125."""
+    with open("/dev/full", "wb") as full:
+        running = dayfly.start("run", *shell("echo x; exec sleep 60"), stdout=full)
+        _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 125
+    assert own_lines(stderr)[1:] == ["dayfly: cannot write to stdout: No space left on device; is its disk full?"]
+    assert dayfly("wait", "@last").returncode == 130
+
+
+def test_a_result_that_cannot_be_printed_does_not_keep_the_artifacts(dayfly: Command, tmp_path: Path) -> None:
+    """Whatever of the end fails, the rest of it is done: 125 for a job that had succeeded, else the job's own code."""
+    for script, code in (("echo x > made", 125), ("echo x > made; exit 3", 3)):
+        out = tmp_path / str(code)
+        with open("/dev/full", "wb") as full:
+            arguments = ("run", "--json", "--artifact", "made", "--out", str(out), *shell(script))
+            running = dayfly.start(*arguments, stdout=full, cwd=tmp_path)
+            _, stderr = running.communicate(timeout=60)
+        assert running.returncode == code
+        assert b"cannot write to stdout" in stderr
+        assert (out / "made").read_text() == "x\n"
+
+
 def test_stack_does_not_hold_our_pipe(dayfly: Command) -> None:
     """A pipeline ends when its job does: the stack that we started keeps nothing of ours open."""
     dayfly("down", "--now")

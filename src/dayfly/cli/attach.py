@@ -14,7 +14,8 @@ from dayfly.cli.say import say
 def command(job_id: str, timestamps: bool, url: str | None) -> int:
     """Follow a job from its first line and end with its exit code. Ctrl-C detaches: the job goes on, we end with 0."""
     from dayfly.cli.follow import Streams
-    from dayfly.cli.following import copy_log, report
+    from dayfly.cli.following import copy_log
+    from dayfly.cli.handing_over import report
     from dayfly.cli.patience import patiently
     from dayfly.companion import Companion
     from dayfly.jobs.state import exit_code_of

@@ -9,7 +9,7 @@ import click
 
 from dayfly.cli.job_flags import documents, job_flags
 from dayfly.cli.reach import reach, url_option
-from dayfly.cli.say import say
+from dayfly.cli.say import print_out, say
 
 if TYPE_CHECKING:
     from dayfly.client import Client
@@ -60,7 +60,7 @@ def _read(document: dict[str, Any], flags: dict[str, Any]) -> JobSpec:
 def _detach(client: Client, specs: list[JobSpec]) -> int:
     say(f"using {client.address.describe()}")
     for spec in specs:
-        click.echo(client.enqueue(spec).id)
+        print_out(client.enqueue(spec).id)
     return 0
 
 

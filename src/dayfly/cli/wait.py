@@ -14,7 +14,7 @@ def command(job_ids: tuple[str, ...], as_json: bool, url: str | None) -> int:
     """Wait for jobs to finish; end with the job's exit code, of several with the largest."""
     import json
 
-    from dayfly.cli.following import report
+    from dayfly.cli.handing_over import report
     from dayfly.cli.patience import patiently
     from dayfly.companion import Companion
     from dayfly.jobs.state import exit_code_of
