@@ -70,6 +70,32 @@ def test_a_stdout_that_takes_nothing_is_named(valkey: str, command: list[str]) -
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--result", "/nowhere/r.json"], "--result /nowhere/r.json: no file that you may write"),
+        (["--result", "/"], "--result /: no file that you may write"),
+        (["--detach", "--result", "r.json"], "give --detach or --result, not both"),
+        (["--detach", "--json"], "give --detach or --json, not both"),
+    ],
+)
+def test_what_cannot_be_handed_over_is_refused_before_the_job(valkey: str, arguments: list[str], reason: str) -> None:
+    """Nothing is submitted whose result could not go where it shall."""
+    done = dayfly("run", *arguments, "--", "true", url=valkey)
+    assert (done.returncode, reason in done.stderr) == (125, True), done.stderr
+    assert dayfly("ls", "--json", url=valkey).stdout == ""
+
+
+def test_jobs_before_one_that_is_refused_are_cancelled(valkey: str, tmp_path: Path) -> None:
+    """`run -f` submits all or leaves none behind, and names those it has cancelled."""
+    file = jobs_file(tmp_path, {"command": "a"}, {"command": "b", "after": ["7ZZZ"]}, {"command": "c"})
+    done = dayfly("run", "-f", file, url=valkey)
+    assert done.returncode == 125
+    [left] = [json.loads(line) for line in dayfly("ls", "--json", url=valkey).stdout.splitlines()]
+    assert (left["outcome"], left["id"] in done.stderr) == ("cancelled", True)
+    assert "job 2 of 3: no job '7ZZZ'" in done.stderr
+
+
 def test_several_jobs_are_followed_over_a_lost_connection(valkey: str, tmp_path: Path) -> None:
     """`run -f` with several jobs goes on waiting when Redis was away, as with one."""
     running = start("run", "-f", jobs_file(tmp_path, {"command": "a"}, {"command": "b"}), url=valkey)

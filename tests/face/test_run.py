@@ -272,6 +272,28 @@ def test_several_jobs_of_a_file_end_with_the_worst_code(dayfly: Command) -> None
     assert sorted(json.loads(line)["exit_code"] for line in done.stdout.splitlines()) == [0, 2, 3]
 
 
+def test_failed_jobs_of_a_file_are_summed_up_as_single_ones(dayfly: Command) -> None:
+    """Each says in its headline, after all have ended, what became of it."""
+    lines = "".join(json.dumps({"name": f"n{i}", "command": ["sh", "-c", f"exit {i}"]}) + "\n" for i in (0, 3))
+    said = own_lines(dayfly("run", "-f", "-", stdin=lines.encode()).stderr)
+    assert said[-1].startswith("dayfly: job ")
+    assert "(n3) failed with exit code 3 after" in said[-1]
+
+
+def test_artifacts_that_cannot_be_delivered_keep_neither_result_nor_exit_code(dayfly: Command, tmp_path: Path) -> None:
+    """--result is written, each artifact that failed is named, and 125 stands for success only."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sub").write_text("in the way")
+    for code, ours in ((0, 125), (3, 3)):
+        script = f"mkdir -p sub; echo x > sub/a; echo y > b; exit {code}"
+        where = ("--out", str(tmp_path / "out"), "--result", str(tmp_path / "r.json"))
+        done = dayfly("run", "--artifact", "**", *where, *shell(script), cwd=tmp_path)
+        assert done.returncode == ours
+        assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == code
+        assert any("out/sub/a: Not a directory" in line for line in own_lines(done.stderr))
+        assert (tmp_path / "out/b").read_text() == "y\n"
+
+
 def test_retry_and_submit_print_the_id_alone(dayfly: Command) -> None:
     """Scripts get the id and nothing else."""
     first = dayfly("submit", *shell("exit 7"))
