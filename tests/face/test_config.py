@@ -4,7 +4,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from click.testing import CliRunner
 
+from dayfly.cli.config import show
 from dayfly.config import load
 from dayfly.config_keys import KEYS, json_schema
 from dayfly.jobs.errors import ConfigError
@@ -104,3 +106,12 @@ def test_schema_accepts_every_default_and_refuses_unknown_keys() -> None:
     jsonschema.validate(document, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"worker": {"slott": 1}}, schema)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+@pytest.mark.parametrize("url", ["redis://user:geheim@host/0", "redis://host/0?password=geheim&db=1"])
+def test_no_form_of_show_tells_a_password(monkeypatch: pytest.MonkeyPatch, url: str, arguments: list[str]) -> None:
+    """What people paste into a report has the URL without its password, for people and for machines."""
+    monkeypatch.setenv("DAYFLY_URL", url)
+    shown = CliRunner().invoke(show, arguments)
+    assert (shown.exit_code, "geheim" in shown.output, "***" in shown.output) == (0, False, True)
