@@ -278,6 +278,8 @@ class Result:
             return f"is {self.state}"
         if self.reason == QUEUE_TIMEOUT:
             return "waited in the queue longer than it may"
+        if self.reason == CLIENT_LOST and self.outcome is Outcome.CANCELLED:
+            return "was cancelled, since the client that waited for it has gone"
         if self.outcome is Outcome.SIGNALED and self.signal is not None:
             return f"was ended by {signal_name(self.signal)}"
         words = _ENDINGS[self.outcome]

@@ -93,7 +93,7 @@ class Reaper:
             ask(self._redis, "ZREM", keys.LEASES, claim.member)
 
     def _cancel_abandoned(self, job_id: str) -> None:
-        message = "the client that waited for this job has been gone for 30 s"
+        message = "nothing was heard of it for 30 s"
         try:
             cancel(self._redis, job_id, message=message, reason=CLIENT_LOST)
         except JobNotFound:
