@@ -233,29 +233,6 @@ def test_reader_that_goes_away_ends_job_and_us(dayfly: Command) -> None:
     assert dayfly("wait", "@last").returncode == 130
 
 
-def test_a_stdout_that_takes_nothing_ends_job_and_us(dayfly: Command) -> None:
-    """A full disk under our stdout is named, and the job, whose log nobody gets, is cancelled: 125."""
-    with open("/dev/full", "wb") as full:
-        running = dayfly.start("run", *shell("echo x; exec sleep 60"), stdout=full)
-        _, stderr = running.communicate(timeout=60)
-    assert running.returncode == 125
-    assert own_lines(stderr)[1:] == ["dayfly: cannot write to stdout: No space left on device; is its disk full?"]
-    assert dayfly("wait", "@last").returncode == 130
-
-
-def test_a_result_that_cannot_be_printed_does_not_keep_the_artifacts(dayfly: Command, tmp_path: Path) -> None:
-    """Whatever of the end fails, the rest of it is done: 125 for a job that had succeeded, else the job's own code."""
-    for script, code in (("echo x > made", 125), ("echo x > made; exit 3", 3)):
-        out = tmp_path / str(code)
-        with open("/dev/full", "wb") as full:
-            arguments = ("run", "--json", "--artifact", "made", "--out", str(out), *shell(script))
-            running = dayfly.start(*arguments, stdout=full, cwd=tmp_path)
-            _, stderr = running.communicate(timeout=60)
-        assert running.returncode == code
-        assert b"cannot write to stdout" in stderr
-        assert (out / "made").read_text() == "x\n"
-
-
 def test_stack_does_not_hold_our_pipe(dayfly: Command) -> None:
     """A pipeline ends when its job does: the stack that we started keeps nothing of ours open."""
     dayfly("down", "--now")
@@ -270,28 +247,6 @@ def test_several_jobs_of_a_file_end_with_the_worst_code(dayfly: Command) -> None
     done = dayfly("run", "--json", "-f", "-", stdin=lines.encode())
     assert done.returncode == 3
     assert sorted(json.loads(line)["exit_code"] for line in done.stdout.splitlines()) == [0, 2, 3]
-
-
-def test_failed_jobs_of_a_file_are_summed_up_as_single_ones(dayfly: Command) -> None:
-    """Each says in its headline, after all have ended, what became of it."""
-    lines = "".join(json.dumps({"name": f"n{i}", "command": ["sh", "-c", f"exit {i}"]}) + "\n" for i in (0, 3))
-    said = own_lines(dayfly("run", "-f", "-", stdin=lines.encode()).stderr)
-    assert said[-1].startswith("dayfly: job ")
-    assert "(n3) failed with exit code 3 after" in said[-1]
-
-
-def test_artifacts_that_cannot_be_delivered_keep_neither_result_nor_exit_code(dayfly: Command, tmp_path: Path) -> None:
-    """--result is written, each artifact that failed is named, and 125 stands for success only."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/sub").write_text("in the way")
-    for code, ours in ((0, 125), (3, 3)):
-        script = f"mkdir -p sub; echo x > sub/a; echo y > b; exit {code}"
-        where = ("--out", str(tmp_path / "out"), "--result", str(tmp_path / "r.json"))
-        done = dayfly("run", "--artifact", "**", *where, *shell(script), cwd=tmp_path)
-        assert done.returncode == ours
-        assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == code
-        assert any("out/sub/a: Not a directory" in line for line in own_lines(done.stderr))
-        assert (tmp_path / "out/b").read_text() == "y\n"
 
 
 def test_retry_and_submit_print_the_id_alone(dayfly: Command) -> None:
