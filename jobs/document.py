@@ -5,8 +5,9 @@ Documents come from people and from Redis: their size and depth are checked befo
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dayfly.jobs.errors import SpecError
@@ -17,18 +18,35 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 4 << 20
 MAX_DEPTH = 32
 
+# Written out, no byte of a document becomes more than six (a control character); short forms gain as much in names.
+_MOST_GROWTH = 16
 _BYTES_PER_VALUE = 8  # what a value costs beside its text, so that a million empty lists are not free
 
 Place = tuple[str | int, ...]
 
 
-class Document(dict[str, Any]):
-    """One document of a file. `lines` says where each field stands; a place without a line has its parent's."""
+def compact(value: Any) -> bytes:
+    """JSON as the queue keeps it. Text stays as it is: escapes would triple it, and no bound would hold for both."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
-    def __init__(self, fields: Mapping[str, Any], name: str, lines: Mapping[Place, int]) -> None:
+
+class Document(dict[str, Any]):
+    """One document of a file. `lines` says where each field stands; a place without a line has its parent's.
+
+    `others` are places that do not come from the file: flags were laid over it.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, Any], name: str, lines: Mapping[Place, int], others: Collection[Place] = ()
+    ) -> None:
         super().__init__(fields)
         self.name = name
         self.lines = lines
+        self._others = frozenset(others)
+
+    def has(self, place: Place) -> bool:
+        """Whether what stands at `place` is the file's."""
+        return not any(place[:depth] in self._others for depth in range(1, len(place) + 1))
 
     def line(self, place: Place) -> int | None:
         while place and place not in self.lines:
@@ -58,8 +76,11 @@ class Complaints:
         self._source = source or (self._document.name if self._document is not None else None)
 
     def add(self, place: Place, reason: str, kind: type[SpecError] = SpecError) -> SpecError:
-        line = self._document.line(place) if self._document is not None else None
-        error = kind(write_place(place), reason, source=self._source, line=line)
+        source, line = self._source, None
+        if self._document is not None:
+            is_of_file = self._document.has(place)
+            source, line = (source, self._document.line(place)) if is_of_file else (None, None)
+        error = kind(write_place(place), reason, source=source, line=line)
         self.errors.append(error)
         return error
 
@@ -69,22 +90,29 @@ class Complaints:
             raise SpecError.together(self.errors)
 
 
-def plain(document: Mapping[str, Any], complaints: Complaints) -> dict[str, Any]:
+def plain(document: Mapping[str, Any], complaints: Complaints) -> tuple[dict[str, Any], bool]:
     """A copy of plain JSON values within the limits above; complains of every place that is not.
+
+    Also whether the document may be too large once it is written in full.
 
     A copy, because what a program hands in may be subclasses, enums or shared, and may even contain itself.
     Raises SpecError at once where going on would be the attack: too deep, too large.
     """
     if not isinstance(document, Mapping):
         raise complaints.add((), f"must be a map of fields, got {shown(document)}")
-    copy: dict[str, Any] = _Copy(complaints).of(document, ())
-    return copy
+    copying = _Copy(complaints)
+    copy: dict[str, Any] = copying.of(document, ())
+    return copy, copying.taken * _MOST_GROWTH > MAX_DOCUMENT_BYTES
 
 
 class _Copy:
     def __init__(self, complaints: Complaints) -> None:
         self._complaints = complaints
         self._left = MAX_DOCUMENT_BYTES
+
+    @property
+    def taken(self) -> int:
+        return MAX_DOCUMENT_BYTES - self._left
 
     def of(self, value: Any, place: Place) -> Any:
         self._take(_BYTES_PER_VALUE)

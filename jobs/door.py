@@ -14,11 +14,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dayfly.jobs.document import MAX_DOCUMENT_BYTES, Complaints, Document, plain
+from dayfly.jobs.document import MAX_DOCUMENT_BYTES, Complaints, Document, compact, plain
 from dayfly.jobs.errors import NotBuilt, SpecError
 from dayfly.jobs.json_text import read_json, read_json_lines
 from dayfly.jobs.model import JobModel
 from dayfly.jobs.names import shown
+from dayfly.jobs.program import no_command
 from dayfly.jobs.reasons import complain
 from dayfly.jobs.spec import DEFAULT_IMAGE, SPEC_VERSION, JobSpec
 from dayfly.jobs.units import format_size
@@ -30,7 +31,7 @@ def read_job(document: Mapping[str, Any], *, source: str | None = None) -> JobSp
     `source` is what messages call the document; one from load_documents() knows its file and lines itself.
     """
     complaints = Complaints(document, source)
-    fields = plain(document, complaints)
+    fields, may_grow = plain(document, complaints)
     complaints.check()
     _check_kind(fields, complaints)
     _check_program(fields, complaints)
@@ -40,7 +41,10 @@ def read_job(document: Mapping[str, Any], *, source: str | None = None) -> JobSp
         complain(complaints, error.errors(include_url=False))
         raise SpecError.together(complaints.errors) from error
     complaints.check()
-    return model.value()
+    spec = model.value()
+    if may_grow:
+        _check_size(spec, complaints)
+    return spec
 
 
 def load_documents(text: str | bytes, name: str) -> list[Document]:
@@ -74,8 +78,17 @@ def _check_program(fields: Mapping[str, Any], complaints: Complaints) -> None:
         if "script" in fields and other in fields:
             complaints.add(("script",), f"cannot be together with {other}: it takes its place")
     has_program = "script" in fields or fields.get("command") or fields.get("entrypoint")
+    # Without an image only the worker knows which one it is, and says the same there.
     if fields.get("image") == DEFAULT_IMAGE and not has_program:
-        complaints.add(("command",), "is missing: the image host has no command of its own; give one, or a script")
+        complaints.add(("command",), no_command(DEFAULT_IMAGE))
+
+
+def _check_size(spec: JobSpec, complaints: Complaints) -> None:
+    """What the queue keeps is the canonical document, which may be several times what was read."""
+    size = len(compact(spec.to_document()))
+    if size > MAX_DOCUMENT_BYTES:
+        limit = format_size(MAX_DOCUMENT_BYTES)
+        raise complaints.add((), f"is larger than {limit}: written out in full it has {format_size(size)}")
 
 
 def _decode(text: str | bytes, name: str) -> str:

@@ -6,7 +6,8 @@
     ├── JobFailed                   Result.check(): the job ended in anything but success
     ├── QueueError
     │   ├── QueueUnreachable        no Redis at that address, or it went away
-    │   ├── QueueRefused            Redis answered no: password, memory, read-only
+    │   ├── QueueRefused            Redis answered no: password, memory
+    │   │   └── QueueNotReady       it will not for long: it is loading, it has lost its primary
     │   ├── JobNotFound
     │   ├── AmbiguousId             a prefix of several ids
     │   └── DuplicateJob            a live job has the same `unique` key
@@ -99,7 +100,11 @@ class QueueUnreachable(QueueError):
 
 
 class QueueRefused(QueueError):
-    """Redis answered and refused: wrong password, out of memory, read-only, loading."""
+    """Redis answered and refused: wrong password, out of memory."""
+
+
+class QueueNotReady(QueueRefused):
+    """Redis refuses as one does that has just started or lost its primary: asked again, it may answer."""
 
 
 class JobNotFound(QueueError):
@@ -124,7 +129,10 @@ class DuplicateJob(QueueError):
     """A job with the same `unique` key is not finished yet; `job_id` is that job."""
 
     def __init__(self, key: str, job_id: str) -> None:
-        super().__init__(f"job {job_id} already has the unique key {key!r} and is not finished")
+        super().__init__(
+            f"job {job_id} already has the unique key {key!r} and is not finished",
+            f"`dayfly attach {job_id}` follows it",
+        )
         self.key = key
         self.job_id = job_id
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 
-from dayfly.jobs import names, paths, scalars, spec
+from dayfly.jobs import names, paths, program, scalars, spec
 from dayfly.jobs.state import Outcome
 
 _DURATION = {
@@ -52,7 +52,7 @@ def check_script(text: str) -> str:
     names.check_text(text)
     if not text.strip():
         raise ValueError("must not be empty")
-    return text
+    return program.check_script(text)
 
 
 def read_retried(value: object) -> Outcome:

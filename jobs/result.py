@@ -18,6 +18,7 @@ from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome, State, exit_code_of
 
 QUEUE_TIMEOUT = "queue_timeout"  # `reason` of a job that timed out before any worker took it
+FOREIGN = "foreign"  # `reason` of what a plain RQ producer enqueued and no worker may run
 CLIENT_LOST = "client_lost"  # `reason` of a job cancelled because its `dayfly run` has gone
 
 _ENDINGS = {
@@ -277,6 +278,8 @@ class Result:
             return f"is {self.state}"
         if self.reason == QUEUE_TIMEOUT:
             return "waited in the queue longer than it may"
+        if self.reason == CLIENT_LOST and self.outcome is Outcome.CANCELLED:
+            return "was cancelled, since the client that waited for it has gone"
         if self.outcome is Outcome.SIGNALED and self.signal is not None:
             return f"was ended by {signal_name(self.signal)}"
         words = _ENDINGS[self.outcome]

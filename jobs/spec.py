@@ -7,7 +7,7 @@ its name (`limits.memory: 2G` is `spec.limits.memory_bytes`). None means "not st
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -201,8 +201,8 @@ class JobSpec:
         return (
             ("name", self.name),
             ("image", self.image),
-            ("entrypoint", None if self.entrypoint is None else list(self.entrypoint)),
-            ("command", None if self.command is None else list(self.command)),
+            ("entrypoint", None if self.entrypoint is None else _listed(self.entrypoint)),
+            ("command", None if self.command is None else _listed(self.command)),
             ("script", self.script),
             ("env", dict(self.env) or None),
             ("workdir", self.workdir),
@@ -233,6 +233,11 @@ class JobSpec:
 
 def _number(value: float | None) -> int | float | None:
     return int(value) if value is not None and value == int(value) else value
+
+
+def _listed(texts: Sequence[str]) -> Any:
+    """A program may have put a text where texts belong: the door judges it, as a text."""
+    return texts if isinstance(texts, str) else list(texts)
 
 
 def _stated(**fields: Any) -> dict[str, Any]:
@@ -294,18 +299,18 @@ def _signal_document(number: int) -> str | int:
 
 def _artifacts_document(artifacts: Artifacts) -> dict[str, Any]:
     return _stated(
-        paths=list(artifacts.paths) or None,
-        exclude=list(artifacts.exclude) or None,
+        paths=_listed(artifacts.paths) or None,
+        exclude=_listed(artifacts.exclude) or None,
         changed=artifacts.changed or None,
         when=None if artifacts.when is ArtifactsWhen.ALWAYS else artifacts.when.value,
         expire_in=_number(artifacts.expire_in_seconds),
     )
 
 
-def _after_document(after: After) -> list[str] | dict[str, Any]:
+def _after_document(after: After) -> Any:
     if after.when is AfterWhen.OK:
-        return list(after.ids)
-    return {"ids": list(after.ids), "when": after.when.value}
+        return _listed(after.ids)
+    return {"ids": _listed(after.ids), "when": after.when.value}
 
 
 def _retry_document(retry: Retry) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _unstarted(redis: Redis, job_id: str, outcome: Outcome, message: str, reason
     fields = job_fields.fetch(redis, [job_id])[0]
     return Result(
         id=job_id,
-        name=job_fields.document_of(fields).get("name"),
+        name=job_fields.document_of(fields)[0].get("name"),
         state=State.FINISHED,
         outcome=outcome,
         reason=reason,

@@ -14,7 +14,8 @@ class Claim:
     """`class_name` is the RQ list the job came from; `attempt` counts from 1; times are Unix seconds by Redis.
 
     `fence` rises with each execution of a job: whatever an older one still does is refused. `earlier` are the
-    attempts before this one that were counted or had a story, oldest first.
+    attempts before this one that were counted or had a story, oldest first. `refusal` says why `document` is empty: the
+    payload could not be read, and the job must not run.
     """
 
     job_id: str
@@ -29,6 +30,7 @@ class Claim:
     claimed_at: float
     client_lease: bool
     earlier: tuple[Attempt, ...] = field(default=())
+    refusal: str | None = None
 
     @property
     def member(self) -> str:

@@ -17,7 +17,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from dayfly.jobs.errors import QueueError, QueueRefused, QueueUnreachable
+from dayfly.jobs.errors import QueueError, QueueNotReady, QueueRefused, QueueUnreachable
 
 if TYPE_CHECKING:
     from redis.client import PubSub
@@ -55,7 +55,7 @@ def connect(url: str) -> Redis:
 
 @contextmanager
 def translated(client: Redis | None = None) -> Iterator[None]:
-    """Turns what redis-py raises into QueueUnreachable, QueueRefused or QueueError."""
+    """Turns what redis-py raises into QueueUnreachable, QueueRefused, QueueNotReady or QueueError."""
     try:
         yield
     except (errors.RedisError, errors.RedisClusterException, OSError) as error:
@@ -73,9 +73,9 @@ def translate(error: BaseException, address: str = "Redis") -> QueueError:
     code = str(error).split(" ", 1)[0].rstrip(":").upper()
     for kind, refusal in _REFUSALS:
         if isinstance(error, kind):
-            return QueueRefused(f"{address} refuses: {_first_line(error)}", refusal)
+            return _refusal(refusal)(f"{address} refuses: {_first_line(error)}", refusal)
     if isinstance(error, errors.ResponseError) and code in _CODES:
-        return QueueRefused(f"{address} refuses: {_first_line(error)}", _CODES[code])
+        return _refusal(_CODES[code])(f"{address} refuses: {_first_line(error)}", _CODES[code])
     if isinstance(error, _UNREACHABLE):
         return QueueUnreachable(f"cannot reach {address}: {_first_line(error)}", _UNREACHABLE_REMEDY)
     if isinstance(error, _NOT_OURS):
@@ -108,6 +108,9 @@ _RIGHTS = "let its user run EVALSHA, SUBSCRIBE and the commands of RQ on the key
 _LOADING = "it is reading its data from disk; it answers when it is done"
 _MEMORY = "raise maxmemory, or delete what is not needed; jobs that are there are not lost"
 _READ_ONLY = "this is a replica: give the address of the primary"
+_ORPHAN = "this is a replica without its primary"
+_BUSY = "somebody's script is running too long there"
+_CHANGED = "its part changed from primary to replica meanwhile"
 _DISK = "it cannot write to its disk: free space there, or see its log"
 _UNREACHABLE_REMEDY = "is the server running, and is the address right? `dayfly doctor` looks"
 
@@ -120,6 +123,7 @@ _REFUSALS: tuple[tuple[type[Exception], str], ...] = (
     (errors.BusyLoadingError, _LOADING),
     (errors.OutOfMemoryError, _MEMORY),
     (errors.ReadOnlyError, _READ_ONLY),
+    (errors.MasterDownError, _ORPHAN),
 )
 # Errors that redis-py leaves as a plain ResponseError, also when a script meets them.
 _CODES = {
@@ -131,9 +135,12 @@ _CODES = {
     "LOADING": _LOADING,
     "MISCONF": _DISK,
     "NOREPLICAS": "it wants replicas that are not there (min-replicas-to-write)",
-    "MASTERDOWN": "this is a replica without its primary",
-    "BUSY": "somebody's script is running too long there",
+    "MASTERDOWN": _ORPHAN,
+    "BUSY": _BUSY,
+    "UNBLOCKED": _CHANGED,
 }
+# A restart or a failover, seen from outside: over by itself.
+_PASSING = (_LOADING, _READ_ONLY, _ORPHAN, _BUSY, _CHANGED)
 _UNREACHABLE = (errors.ConnectionError, errors.TimeoutError, OSError)
 _NOT_OURS = (
     errors.ClusterError,
@@ -142,6 +149,10 @@ _NOT_OURS = (
     errors.TryAgainError,
     errors.ClusterCrossSlotError,
 )
+
+
+def _refusal(remedy: str) -> type[QueueRefused]:
+    return QueueNotReady if remedy in _PASSING else QueueRefused
 
 
 def _address(client: Redis | None) -> str:

@@ -17,7 +17,7 @@ from dayfly.queue import keys, scripts, transitions
 from dayfly.queue.claims import Claim
 from dayfly.queue.commands import as_text, ask, ask_each
 from dayfly.queue.fields import read_attempts
-from dayfly.queue.payload import PayloadError, read_document
+from dayfly.queue.payload import read_or_refuse
 from dayfly.queue.worker_record import WorkerRecord
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ class Consumer:
         if not found:
             return None
         job_id, name, attempt, fence, payload, queued_at, claimed_at, client, attempts = found
+        document, refusal = read_or_refuse(payload)
         return Claim(
             job_id=job_id.decode(),
             queue=name.decode().partition("@")[0],
@@ -167,11 +168,12 @@ class Consumer:
             execution_id=execution_id,
             attempt=attempt,
             fence=fence.decode(),
-            document=_document(payload),
+            document=document,
             enqueued_at=float(queued_at),
             claimed_at=float(claimed_at),
             client_lease=bool(client),
             earlier=read_attempts(attempts),
+            refusal=refusal,
         )
 
 
@@ -189,6 +191,7 @@ def held_claims(redis: Redis, members: Sequence[str]) -> list[Claim]:
 
 def _held_claim(job_id: str, execution_id: str, job: job_fields.Fields, execution: job_fields.Fields) -> Claim:
     claimed_at = float(execution[b"created_at"])
+    document, refusal = job_fields.document_of(job)
     return Claim(
         job_id=job_id,
         queue=job_fields.queue_of(job),
@@ -197,20 +200,13 @@ def _held_claim(job_id: str, execution_id: str, job: job_fields.Fields, executio
         execution_id=execution_id,
         attempt=int(job.get(b"dayfly_attempt", 1)),
         fence=job.get(b"dayfly_fence", b"").decode(),
-        document=job_fields.document_of(job),
+        document=document,
         enqueued_at=job_fields.seconds(job, b"dayfly_queued_at") or claimed_at,
         claimed_at=claimed_at,
         client_lease=b"dayfly_client" in job,
         earlier=read_attempts(job.get(b"dayfly_attempts")),
+        refusal=refusal,
     )
-
-
-def _document(payload: bytes) -> Mapping[str, Any]:
-    """Empty for a payload that is none of ours: the worker's own door then rejects the job with the reason."""
-    try:
-        return read_document(payload)
-    except PayloadError:
-        return {}
 
 
 def _written(demand: Demand) -> str:

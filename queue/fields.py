@@ -11,7 +11,7 @@ from dayfly.jobs.plain import from_plain, to_plain
 from dayfly.jobs.result import Attempt
 from dayfly.queue import keys
 from dayfly.queue.commands import ask_each
-from dayfly.queue.payload import PayloadError, read_document
+from dayfly.queue.payload import read_or_refuse
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -45,12 +45,9 @@ def rq_time(fields: Fields, name: bytes) -> float | None:
     return datetime.strptime(value, form).replace(tzinfo=UTC).timestamp()
 
 
-def document_of(fields: Fields) -> Mapping[str, Any]:
-    """The job's document; empty when it is none of ours (a parked job of a plain RQ producer)."""
-    try:
-        return read_document(fields.get(b"data", b""))
-    except PayloadError:
-        return {}
+def document_of(fields: Fields) -> tuple[Mapping[str, Any], str | None]:
+    """The job's document; empty, and why, when it is none of ours (a parked job of a plain RQ producer)."""
+    return read_or_refuse(fields.get(b"data", b""))
 
 
 def queue_of(fields: Fields) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dayfly.jobs.demand import Demand, class_name, stated_need
 from dayfly.jobs.errors import SpecError
+from dayfly.jobs.result import FOREIGN
 from dayfly.jobs.state import Outcome
 from dayfly.queue import aftermath, keys, scripts
 from dayfly.queue.commands import as_text, ask, ask_each
@@ -89,7 +90,7 @@ class Intake:
     def _park(self, queue: str, job_id: str, reason: str) -> None:
         message = f"refused from queue {queue}: {reason}"
         is_parked = aftermath.conclude(
-            self._redis, job_id, Outcome.REJECTED, message, reason="foreign", condition="queued"
+            self._redis, job_id, Outcome.REJECTED, message, reason=FOREIGN, condition="queued"
         )
         if is_parked:
             ask(self._redis, "HSET", keys.job(job_id), "dayfly_parked", message)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dayfly.jobs.errors import SpecError
 from dayfly.jobs.result import Attempt, ImageUsed, Result, Timings
 from dayfly.jobs.state import Outcome, State
 from dayfly.queue import fields as job_fields
@@ -28,7 +29,10 @@ _OUTCOMES = {"finished": Outcome.SUCCEEDED, "canceled": Outcome.CANCELLED, "stop
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One job. Times are Unix seconds; `result` is always there, and whole once the job is finished."""
+    """One job. Times are Unix seconds; `result` is always there, and whole once the job is finished.
+
+    `unreadable` says why `document` is empty.
+    """
 
     id: str
     queue: str
@@ -36,6 +40,7 @@ class JobRecord:
     outcome: Outcome | None
     result: Result
     document: Mapping[str, Any]
+    unreadable: str | None
     submitted_at: float | None
     queued_at: float | None
     claimed_at: float | None
@@ -55,12 +60,14 @@ class JobRecord:
         """The job as it was submitted. Raises SpecError when it is a parked one of a plain RQ producer."""
         from dayfly.jobs.door import read_job
 
+        if self.unreadable is not None:
+            raise SpecError("", f"of job {self.id} cannot be read: {self.unreadable}")
         return read_job(self.document)
 
 
 def read_record(job_id: str, fields: job_fields.Fields) -> JobRecord:
     state = _state(fields)
-    document = job_fields.document_of(fields)
+    document, unreadable = job_fields.document_of(fields)
     result = _result(job_id, fields, state, document)
     return JobRecord(
         id=job_id,
@@ -69,6 +76,7 @@ def read_record(job_id: str, fields: job_fields.Fields) -> JobRecord:
         outcome=result.outcome,
         result=result,
         document=document,
+        unreadable=unreadable,
         submitted_at=job_fields.seconds(fields, b"dayfly_submitted_at") or job_fields.rq_time(fields, b"created_at"),
         queued_at=job_fields.seconds(fields, b"dayfly_queued_at"),
         claimed_at=job_fields.rq_time(fields, b"started_at"),

@@ -52,11 +52,15 @@ class LogLine:
 
 
 class LogCursor:
-    """How far one follower has read: given to follow() again after a lost connection, nothing comes twice."""
+    """How far one follower has read: given again after a lost connection, or later, nothing comes twice.
+
+    `stored` counts what was read of a finished job's log in a store, by whoever reads that.
+    """
 
     def __init__(self) -> None:
         self.last: dict[bytes, bytes] = {}
         self.reader = _Reader()
+        self.stored = 0
 
 
 class LogStream:
@@ -92,23 +96,23 @@ class LogStream:
         fence, position = ask(self._redis, "HMGET", keys.job(claim.job_id), "dayfly_fence", "dayfly_log_position")
         return int(position) if position is not None and fence == claim.fence.encode() else 0
 
-    def read(self, job_id: str) -> Iterator[LogLine]:
+    def read(self, job_id: str, cursor: LogCursor | None = None) -> Iterator[LogLine]:
         """What is kept of the log now. Raises JobNotFound."""
-        reader = _Reader()
+        cursor = cursor or LogCursor()
         self._check(job_id)
-        last = b"0-0"
-        while found := self._fetch({keys.log(job_id).encode(): last}, block=None):
-            for entry, fields in found[0][1]:
-                last = entry
-                yield from reader.lines(fields)
+        log = keys.log(job_id).encode()
+        last = cursor.last = cursor.last or _start(job_id)
+        while found := self._fetch({log: last[log]}, block=None):
+            for last[log], fields in found[0][1]:
+                yield from cursor.reader.lines(fields)
 
     def follow(self, job_id: str, cursor: LogCursor | None = None) -> Iterator[LogLine]:
         """The log from its start on, live, to the job's end over all its attempts. Raises JobNotFound."""
         cursor = cursor or LogCursor()
         self._check(job_id)
         # RQ's results end the wait: close() in shared.lua writes one when all of the log is there.
-        log, results = keys.log(job_id).encode(), keys.results(job_id).encode()
-        last = cursor.last = cursor.last or {log: b"0-0", results: b"0-0"}
+        log = keys.log(job_id).encode()
+        last = cursor.last = cursor.last or _start(job_id)
         token = token_hex(8)
         try:
             while True:
@@ -141,13 +145,19 @@ class LogStream:
             raise JobNotFound(job_id)
 
 
+def _start(job_id: str) -> dict[bytes, bytes]:
+    return {keys.log(job_id).encode(): b"0-0", keys.results(job_id).encode(): b"0-0"}
+
+
 class _Reader:
     """Entries to lines; says where bytes were left out. `offset`: the first byte that it has not read."""
 
     def __init__(self) -> None:
         self.offset = 0
+        self.has_begun = False
 
     def lines(self, fields: dict[bytes, bytes]) -> Iterator[LogLine]:
+        self.has_begun = True
         offset, frames = int(fields[b"o"]), fields[b"f"]
         missing, self.offset = offset - self.offset, offset + len(frames)
         at = 0

@@ -11,8 +11,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from dayfly.jobs.document import MAX_DOCUMENT_BYTES, compact
+
 FUNCTION = "dayfly.execute"
-MAX_PAYLOAD_BYTES = 4 << 20
+MAX_PAYLOAD_BYTES = MAX_DOCUMENT_BYTES + 1024  # what the door lets in, and the call around it
 
 
 class PayloadError(Exception):
@@ -32,6 +34,29 @@ def read_document(payload: bytes) -> Mapping[str, Any]:
     if not isinstance(arguments[0], dict):
         raise PayloadError("the document must be a map of fields")
     return arguments[0]
+
+
+def read_or_refuse(payload: bytes) -> tuple[Mapping[str, Any], str | None]:
+    """The document and None; or, of a payload that is no job of ours, an empty one and why.
+
+    Whoever runs a job has to heed the reason: an empty document is a job, too.
+    """
+    try:
+        return read_document(payload), None
+    except PayloadError as error:
+        return {}, str(error)
+
+
+class Serializer:
+    """How RQ's Job writes our call: JSON that the door has measured, which RQ's own JSONSerializer reads."""
+
+    @staticmethod
+    def dumps(call: Any) -> bytes:
+        return compact(call)
+
+    @staticmethod
+    def loads(text: bytes) -> Any:
+        return json.loads(text)
 
 
 def _inflate(payload: bytes) -> bytes:

@@ -20,13 +20,15 @@ from rq.job import Dependency, Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from dayfly.jobs.demand import Demand, class_name, stated_need
-from dayfly.jobs.errors import JobNotFound, QueueError
+from dayfly.jobs.errors import DuplicateJob, JobNotFound, QueueError
 from dayfly.jobs.ids import new_id
+from dayfly.jobs.result import FOREIGN
 from dayfly.jobs.spec import AfterWhen, JobSpec
 from dayfly.jobs.state import Outcome, State
 from dayfly.queue import aftermath, scripts
 from dayfly.queue.connection import translated
-from dayfly.queue.payload import FUNCTION
+from dayfly.queue.deadlines import expire
+from dayfly.queue.payload import FUNCTION, Serializer
 from dayfly.queue.records import Records
 
 if TYPE_CHECKING:
@@ -48,14 +50,14 @@ class Producer:
     def submit(self, spec: JobSpec, client_lease: bool = False) -> str:
         """Put one job into its queue; returns its id.
 
-        With `spec.unique` the id of an unfinished job with the same key is returned instead, and nothing is added.
         `client_lease`: the job is cancelled when beat() has not been called for 30 seconds.
-        Raises JobNotFound for a job to run after that is not there, and QueueError.
+        Raises DuplicateJob while another job with the key `spec.unique` is not finished, JobNotFound for a job to run
+        after that is not there, and QueueError.
         """
         return self._submit(spec, client_lease, retry_of=None)
 
     def submit_many(self, specs: Iterable[JobSpec]) -> list[str]:
-        """submit() for each, in order, in pipelined round trips of 500."""
+        """submit() for each, in order, in pipelined round trips of 500. What came before a refused one stays."""
         ids: list[str] = []
         for chunk in _chunks(specs, _CHUNK):
             ids += self._submit_chunk(chunk)
@@ -72,23 +74,35 @@ class Producer:
         """
         return cancel(self._redis, job_id, now=now, message="cancelled before any worker took it")
 
+    def expire(self, job_ids: Sequence[str]) -> float | None:
+        """End those of the jobs that waited longer than their queue_timeout; in how many seconds to ask again.
+
+        For whoever waits for them where no worker is; None: none of them has such an end now.
+        """
+        return expire(self._redis, job_ids)
+
     def retry(self, job_id: str) -> str:
-        """Submit a job's document again, at once and waiting for nothing; returns the new job's id."""
+        """Submit a job's document again, at once and waiting for nothing; returns the new job's id.
+
+        Raises QueueError while it is not over, and for what Dayfly refused to run; SpecError for what it cannot read.
+        """
         from dataclasses import replace
 
         record = Records(self._redis).get(job_id)
         if record.state is not State.FINISHED:
             raise QueueError(f"cannot retry job {job_id}: it is {record.state}", "wait for its end, or cancel it first")
+        if record.result.reason == FOREIGN:
+            raise QueueError(f"cannot retry job {job_id}: it was {record.result.message}", "enqueue it anew, mended")
         spec = replace(record.spec, after=None, delay_seconds=None)
         return self._submit(spec, client_lease=False, retry_of=job_id)
 
     def _submit(self, spec: JobSpec, client_lease: bool, retry_of: str | None) -> str:
         job_id = new_id()
+        after = self._resolve(spec)
         if spec.unique is not None:
             holder = scripts.RESERVE(self._redis, spec.unique, job_id).decode()
             if holder != job_id:
-                return str(holder)
-        after = self._resolve(spec)
+                raise DuplicateJob(spec.unique, holder)
         options = _options(spec, client_lease, retry_of)
         with translated(self._redis):
             parent = self._write(spec, job_id, after, options)
@@ -139,7 +153,7 @@ class Producer:
             connection=self._redis,
             id=job_id,
             origin=class_name(spec.queue, Demand.of(spec)),
-            serializer=JSONSerializer,
+            serializer=Serializer,
             timeout=-1 if spec.timeout_seconds is None else ceil(spec.timeout_seconds),
             result_ttl=RETAIN_SECONDS,
             failure_ttl=RETAIN_SECONDS,

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dayfly.jobs.errors import JobNotFound, SpecError
-from dayfly.jobs.result import CLIENT_LOST, QUEUE_TIMEOUT, Attempt, Result, Timings
+from dayfly.jobs.result import CLIENT_LOST, Attempt, Result, Timings
 from dayfly.jobs.spec import DEFAULT_RETRY, Retry
 from dayfly.jobs.state import Outcome, State
 from dayfly.jobs.verdict import should_retry
-from dayfly.queue import aftermath, keys, scripts, transitions
+from dayfly.queue import keys, scripts, transitions
 from dayfly.queue.commands import as_text, ask, ask_each
 from dayfly.queue.consumer import held_claims
+from dayfly.queue.deadlines import time_out
 from dayfly.queue.producer import cancel
 from dayfly.queue.upkeep import classes_of, keep_up
 
@@ -50,7 +51,7 @@ class Reaper:
         for job_id in clients:
             self._cancel_abandoned(job_id)
         for job_id in deadlines:
-            self._time_out(job_id)
+            time_out(self._redis, job_id)
         scripts.PROMOTE(self._redis, *names, *self._queues)
         if time.monotonic() >= self._upkeep_at:
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
@@ -94,21 +95,13 @@ class Reaper:
             ask(self._redis, "ZREM", keys.LEASES, claim.member)
 
     def _cancel_abandoned(self, job_id: str) -> None:
-        message = "the client that waited for this job has been gone for 30 s"
+        message = "nothing was heard of it for 30 s"
         try:
             cancel(self._redis, job_id, message=message, reason=CLIENT_LOST)
         except JobNotFound:
             pass  # deleted by hand: only its lease was left
         finally:
             ask(self._redis, "ZREM", keys.CLIENTS, job_id)
-
-    def _time_out(self, job_id: str) -> None:
-        message = "no worker took the job within its queue_timeout"
-        is_over = aftermath.conclude(
-            self._redis, job_id, Outcome.TIMED_OUT, message, reason=QUEUE_TIMEOUT, condition="queued"
-        )
-        if not is_over:
-            ask(self._redis, "ZREM", keys.DEADLINES, job_id)
 
 
 def _policy(claim: Claim, default: Retry) -> Retry:

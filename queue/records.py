@@ -45,7 +45,13 @@ class Records:
         ]
 
     def find(self, prefix: str) -> str:
-        """The whole id of the one job whose id begins so. Raises JobNotFound, AmbiguousId."""
+        """The whole id of the one job whose id begins so, in either case. Raises JobNotFound, AmbiguousId."""
+        try:
+            return self._find(prefix.upper())
+        except JobNotFound:
+            return self._find(prefix)  # a job of a plain RQ producer may be called anything
+
+    def _find(self, prefix: str) -> str:
         if not prefix:
             raise JobNotFound(prefix)
         start, end = f"[{prefix}".encode(), f"[{prefix}".encode() + b"\xff"

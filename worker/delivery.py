@@ -1,6 +1,7 @@
 """Brings artifacts out of the store to the person who asked, never outside the directory they named."""
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -33,24 +34,27 @@ def deliver(store: FileStore, entries: Iterable[Entry], out: Path, owner: tuple[
     """Writes each artifact below `out` at its own path, those from outside /workspace below `out/_root`.
 
     A file is replaced whole or not at all; `owner` is (uid, gid) when it is not the caller's own. Returns the paths
-    written. Raises StoreError when the content is gone or damaged, or `out` cannot be written.
+    written. Raises StoreError when `out` cannot be written, or, after all others, with each artifact that failed: its
+    content is gone or damaged, or its place cannot be written.
     """
     written: list[Path] = []
+    failures: list[StoreError] = []
+    wanted = list(entries)
     try:
         out.mkdir(parents=True, exist_ok=True)
         out_fd = os.open(out, _DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise _refused(out, error) from error
     try:
-        for entry in entries:
-            parts = relative_parts(entry.path)
-            with store.open_blob(entry.sha256) as content:
-                _place(out_fd, parts, content, entry, owner)
-            written.append(out.joinpath(*parts))
-    except OSError as error:
-        raise _refused(out / entry.path.lstrip("/"), error) from error
+        for entry in wanted:
+            try:
+                written.append(_deliver_one(store, entry, out, out_fd, owner))
+            except StoreError as error:
+                failures.append(error)
     finally:
         os.close(out_fd)
+    if failures:
+        raise _together(failures, len(wanted))
     return written
 
 
@@ -60,6 +64,17 @@ def relative_parts(path: str) -> Sequence[str]:
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise StoreError(f"refusing artifact with the path {path!r}: it is not a plain path")
     return ["_root", *parts] if path.startswith("/") else parts
+
+
+def _deliver_one(store: FileStore, entry: Entry, out: Path, out_fd: int, owner: tuple[int, int] | None) -> Path:
+    parts = relative_parts(entry.path)
+    path = out.joinpath(*parts)
+    try:
+        with store.open_blob(entry.sha256) as content:
+            _place(out_fd, parts, content, entry, owner)
+    except OSError as error:
+        raise _refused(path, error) from error
+    return path
 
 
 def _place(out_fd: int, parts: Sequence[str], content: BinaryIO, entry: Entry, owner: tuple[int, int] | None) -> None:
@@ -108,5 +123,17 @@ def _copy(content: BinaryIO, fd: int, entry: Entry) -> None:
         raise StoreError(f"artifact {entry.path!r} is damaged in the store: its content is not {entry.sha256[:12]}")
 
 
+def _together(failures: Sequence[StoreError], wanted: int) -> StoreError:
+    if len(failures) == wanted == 1:
+        return failures[0]
+    told = "\n".join(f"  {each}" for each in failures)
+    return StoreError(f"{len(failures)} of {wanted} artifacts were not delivered:\n{told}")
+
+
 def _refused(path: Path, error: OSError) -> StoreError:
+    if error.errno == errno.EXDEV:  # what RESOLVE_BENEATH of openat2(2) answers
+        return StoreError(
+            f"cannot write {path}: a link on the way leads outside the output directory",
+            remedy="remove the link, or choose another directory with --out",
+        )
     return StoreError(f"cannot write {path}: {error.strerror}", remedy="choose a directory you may write with --out")

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from dayfly.jobs.demand import Capacity, Demand
 from dayfly.jobs.errors import SpecError, StoreError
+from dayfly.jobs.program import no_command, script_command
 from dayfly.jobs.signals import parse_signal
 from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec, Network
 from dayfly.runtime.bundle import path_of
@@ -28,11 +29,6 @@ WORKSPACE = "/workspace"
 _Number = TypeVar("_Number", int, float)
 _SIGTERM = 15
 _MIB = 1 << 20
-_LONGEST_ARGUMENT = 131_071  # MAX_ARG_STRLEN of execve(2), less the NUL
-
-# xtrace shows each command as it is about to run; PS4 must not reach the job's environment, so it is set, not given.
-# On the script's own first line, so that the shell counts lines as its author does.
-_ECHO = "PS4='$ '; set -x; "
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,22 +193,15 @@ _LIMIT_NAMES = {
 def _argv(spec: JobSpec, image: Image) -> tuple[str, ...]:
     """As Docker has it: `command` follows the entrypoint; a stated entrypoint drops the image's own command."""
     if spec.script is not None:
-        return _script(spec.script)
+        return script_command(spec.script)
     entrypoint = image.config.entrypoint if spec.entrypoint is None else spec.entrypoint
     command = spec.command
     if command is None:
         command = image.config.cmd if spec.entrypoint is None else ()
     argv = (*entrypoint, *command)
     if not argv or not argv[0]:
-        raise SpecError("command", f"is missing: the image {image.name} has no command of its own")
+        raise SpecError("command", no_command(image.name))
     return argv
-
-
-def _script(script: str) -> tuple[str, ...]:
-    text = _ECHO + script
-    if len(os.fsencode(text)) > _LONGEST_ARGUMENT:
-        raise SpecError("script", f"is longer than the {_LONGEST_ARGUMENT - len(_ECHO)} bytes that a command may have")
-    return ("/bin/sh", "-e", "-c", text)
 
 
 def _environment(spec: JobSpec, image: Image, identity: Identity) -> dict[str, str]:

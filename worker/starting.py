@@ -138,6 +138,8 @@ class Starter:
 
 def check(claim: Claim) -> JobSpec:
     """The spec in a claim, checked again: anybody may have written it. Raises Rejected."""
+    if claim.refusal is not None:
+        raise Rejected(f"it cannot be read: {claim.refusal}", None)
     try:
         return read_job(claim.document)
     except DayflyError as error:

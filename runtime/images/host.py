@@ -24,7 +24,7 @@ from dayfly.runtime.images.reference import HOST
 _VERSION = 1
 _FILES_EVERY_SECONDS = 10.0
 _PENDING = "sha256:host"
-_CONFIG = ImageConfig(env={"PATH": DEFAULT_PATH}, cmd=("/bin/sh",))
+_CONFIG = ImageConfig(env={"PATH": DEFAULT_PATH})  # no command: a job that names none has forgotten it
 
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # links to usr/… where /usr is merged
 _DIRECTORIES = {

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dayfly.jobs.errors import JobNotFound as JobNotFound
     from dayfly.jobs.errors import NotBuilt as NotBuilt
     from dayfly.jobs.errors import QueueError as QueueError
+    from dayfly.jobs.errors import QueueNotReady as QueueNotReady
     from dayfly.jobs.errors import QueueRefused as QueueRefused
     from dayfly.jobs.errors import QueueUnreachable as QueueUnreachable
     from dayfly.jobs.errors import SpecError as SpecError
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     *("AmbiguousId", "ConfigError", "DayflyError", "DuplicateJob", "HostError", "ImageError", "ImageNotFound"),
-    *("JobFailed", "JobNotFound", "NotBuilt", "QueueError", "QueueRefused", "QueueUnreachable", "SpecError"),
-    *("StoreError", "Unsupported"),
+    *("JobFailed", "JobNotFound", "NotBuilt", "QueueError", "QueueNotReady", "QueueRefused"),
+    *("QueueUnreachable", "SpecError", "StoreError", "Unsupported"),
 )
 _HOMES = {
     **dict.fromkeys(("Client", "as_completed", "run", "submit"), "dayfly.client"),

@@ -50,4 +50,6 @@ def find_address(settings: Settings) -> Address:
 
 
 def without_password(url: str) -> str:
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+    """The URL for people's eyes; redis-py also takes a password from the query."""
+    masked = re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+    return re.sub(r"(?<=[?&])password=[^&#]*", "password=***", masked)

@@ -7,6 +7,7 @@ import functools
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,10 @@ from dayfly.address import find_address
 from dayfly.companion import Companion
 from dayfly.config import home_directory, load, store_directory
 from dayfly.directory import placed
-from dayfly.home import last_job, remember_last
+from dayfly.home import named, remember_last
 from dayfly.job import Job
 from dayfly.jobs.door import read_job
-from dayfly.jobs.errors import DayflyError, JobNotFound, QueueError
+from dayfly.jobs.errors import DayflyError, QueueError, SpecError
 from dayfly.jobs.spec import JobSpec
 from dayfly.queue.connection import connect
 from dayfly.queue.logs import LogCursor, LogLine, LogStream
@@ -82,15 +83,7 @@ class Client:
 
     def find(self, text: str) -> str:
         """The whole id of what people call a job. Raises JobNotFound, AmbiguousId."""
-        if text == "@last":
-            last = last_job()
-            if last is None:
-                raise JobNotFound(text, "no job was submitted from here yet")
-            return last
-        try:
-            return self.records.find(text.upper())
-        except JobNotFound:
-            return self.records.find(text)  # a job of a plain RQ producer may be called anything
+        return self.records.find(named(text))
 
     def doubt_of(self, spec: JobSpec) -> str | None:
         """Why the job may wait for ever, as far as one can tell now; None when a worker is there that could take it."""
@@ -112,11 +105,15 @@ class Client:
         return result if result.is_finished else self.records.wait([job_id], timeout)[0].result
 
     def log_of(self, job_id: str, *, follow: bool, cursor: LogCursor | None = None) -> Iterator[LogLine]:
-        """A finished job's log from the store where it is here, else from Redis; raises JobNotFound."""
-        if self.records.get(job_id).result.is_finished and self.store().log_path(job_id).exists():
-            frames = self.store().read_log(job_id)
-            return (LogLine(frame.time_ns / 1e9, frame.stream, frame.payload) for frame in frames)
-        return self.log_stream.follow(job_id, cursor) if follow else self.log_stream.read(job_id)
+        """A finished job's log from the store where it is here, else from Redis; raises JobNotFound.
+
+        What was begun in Redis goes on there: only its own positions tell exactly what `cursor` has had.
+        """
+        cursor = cursor or LogCursor()
+        is_over = self.records.get(job_id).result.is_finished
+        if is_over and not cursor.reader.has_begun and self.store().log_path(job_id).exists():
+            return self._stored(job_id, cursor)
+        return self.log_stream.follow(job_id, cursor) if follow else self.log_stream.read(job_id, cursor)
 
     def store(self) -> FileStore:
         """The store of logs and artifacts, as far as it is on this host."""
@@ -134,6 +131,11 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _stored(self, job_id: str, cursor: LogCursor) -> Iterator[LogLine]:
+        for frame in islice(self.store().read_log(job_id), cursor.stored, None):
+            cursor.stored += 1
+            yield LogLine(frame.time_ns / 1e9, frame.stream, frame.payload)
 
     def _wait_beside(self, job: Job) -> Result:
         """Wait for `job` with a companion; an exception on the way (Ctrl-C, a dead stack) cancels it."""
@@ -185,12 +187,15 @@ def _read(
     spec: JobSpec | Mapping[str, Any] | None, fields: Mapping[str, Any], *, freeze_below: Path | None = None
 ) -> JobSpec:
     """One job from what the caller gave, its directory live or frozen. Raises SpecError."""
-    if isinstance(spec, JobSpec) and not fields and (spec.dir is None or spec.dir.is_live or spec.dir.is_frozen):
-        return spec
     return read_job(placed({**_document(spec), **fields}, freeze_below=freeze_below))
 
 
 def _document(spec: JobSpec | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if spec is None:
         return {}
-    return spec.to_document() if isinstance(spec, JobSpec) else spec
+    if not isinstance(spec, JobSpec):
+        return spec
+    try:
+        return spec.to_document()
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SpecError("", f"cannot be made of this JobSpec, which has a value of a wrong type: {error}") from error

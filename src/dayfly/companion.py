@@ -1,5 +1,5 @@
-"""A thread that stays with jobs while their client waits: it renews the client's lease, passes a cancel on, and heals
-the embedded stack.
+"""A thread that stays with jobs while their client waits: it renews the client's lease, passes a cancel on, ends what
+no worker takes in time, and heals the embedded stack.
 
 The main thread sits in a blocking read of the log, and a signal handler may do next to nothing: it only says `cancel`
 here, which writes to an eventfd.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 10.0
 _HEAL_SECONDS = 1.0
+_FIRST_LOOK_SECONDS = 1.0  # at what time in the queue is left: most jobs are over by then
 _WORKER_STARTS = 3
 
 
@@ -30,6 +31,7 @@ class Orders(Protocol):
 
     def beat(self, job_id: str) -> object: ...
     def cancel(self, job_id: str, now: bool = False) -> object: ...
+    def expire(self, job_ids: Sequence[str]) -> float | None: ...
 
 
 class Companion:
@@ -40,9 +42,9 @@ class Companion:
         orders: Orders,
         job_ids: Sequence[str],
         *,
-        stack: Stack | None,
-        is_leased: bool,
-        failed: Callable[[DayflyError], None],
+        stack: Stack | None = None,
+        is_leased: bool = False,
+        failed: Callable[[DayflyError], None] = lambda _: None,
     ) -> None:
         self._orders = orders
         self._job_ids = tuple(job_ids)
@@ -78,23 +80,26 @@ class Companion:
 
     def _stay(self) -> None:
         next_beat = time.monotonic() + BEAT_SECONDS
+        next_look = time.monotonic() + _FIRST_LOOK_SECONDS
         while not self._is_over:
-            select.select([self._wake], [], [], self._patience(next_beat))
+            select.select([self._wake], [], [], self._patience(min(next_beat, next_look)))
             self._clear_wake()
             try:
                 self._pass_cancels_on()
-                if self._is_leased and time.monotonic() >= next_beat:
+                if time.monotonic() >= next_beat:
                     self._beat()
                     next_beat = time.monotonic() + BEAT_SECONDS
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + self._expire()
             except QueueError:
                 # The main thread sees the same and says so; here it is only tried again.
-                next_beat = time.monotonic() + _HEAL_SECONDS
+                next_beat = next_look = time.monotonic() + _HEAL_SECONDS
             if self._stack is not None and not self._heal(self._stack):
                 return
 
-    def _patience(self, next_beat: float) -> float:
-        until_beat = max(0.0, next_beat - time.monotonic())
-        return min(until_beat, _HEAL_SECONDS) if self._stack is not None or self._cancels else until_beat
+    def _patience(self, next_step: float) -> float:
+        until_step = max(0.0, next_step - time.monotonic())
+        return min(until_step, _HEAL_SECONDS) if self._stack is not None or self._cancels else until_step
 
     def _clear_wake(self) -> None:
         try:
@@ -109,8 +114,15 @@ class Companion:
             self._cancels.popleft()
 
     def _beat(self) -> None:
+        if not self._is_leased:
+            return
         for job_id in self._job_ids:
             self._orders.beat(job_id)
+
+    def _expire(self) -> float:
+        """Seconds to the next look; with every beat, since a job may come back to the queue."""
+        left = self._orders.expire(self._job_ids)
+        return BEAT_SECONDS if left is None else min(left, BEAT_SECONDS)
 
     def _heal(self, stack: Stack) -> bool:
         """False when the stack cannot be kept alive, which `failed` has been told then."""

@@ -4,6 +4,10 @@ import contextlib
 import os
 from pathlib import Path
 
+from dayfly.jobs.errors import JobNotFound
+
+LAST = "@last"
+
 
 def default_home() -> Path:
     """DAYFLY_HOME when nobody sets it: /var/lib/dayfly for root, $XDG_STATE_HOME/dayfly for anybody else."""
@@ -27,7 +31,17 @@ def remember_last(job_id: str) -> None:
         draft.replace(file)
 
 
-def last_job() -> str | None:
+def named(text: str) -> str:
+    """An id or a prefix of one as it is, `@last` as the id that it stands for. Raises JobNotFound."""
+    if text != LAST:
+        return text
+    last = _last_job()
+    if last is None:
+        raise JobNotFound(text, "no job was submitted from here yet")
+    return last
+
+
+def _last_job() -> str | None:
     try:
         return (home() / "last").read_text().strip() or None
     except OSError:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import dayfly
+from dayfly.queue.logs import LogCursor
 
 if TYPE_CHECKING:
     from tests.face.conftest import Command
@@ -96,6 +98,47 @@ def test_logs_follow_to_the_end(client: dayfly.Client) -> None:
     job = client.submit(command=["sh", "-c", "echo a; sleep 0.5; echo b >&2"])
     lines = [(line.stream, line.data) for line in job.logs(follow=True)]
     assert lines == [(1, b"a\n"), (2, b"b\n")]
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_nothing_of_a_log_comes_twice_with_its_cursor(client: dayfly.Client, follow: bool) -> None:
+    """A cursor that was used while the job ran, or on the stored log, goes on behind what it has given."""
+    job = client.submit(command=["sh", "-c", "echo a; echo b >&2; exec sleep 60"])
+    live, stored = LogCursor(), LogCursor()
+    had = [line.data for line in islice(job.logs(follow=True, cursor=live), 2)]
+    job.cancel(now=True)
+    job.result()
+    assert [line.data for line in job.logs(follow, cursor=live) if line.stream != 3] == []
+    had_stored = [line.data for line in islice(job.logs(follow, cursor=stored), 1)]
+    had_stored += [line.data for line in job.logs(follow, cursor=stored)]
+    assert sorted(had) == sorted(had_stored) == [b"a\n", b"b\n"]
+    assert list(job.logs(follow, cursor=stored)) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (dayfly.JobSpec(command=("a\0b",)), r"command\[0\]: must not contain a NUL byte"),
+        (dayfly.JobSpec(command="ls '-l"), "command: cannot be split into words"),  # type: ignore[arg-type]
+        (dayfly.JobSpec(command=("a",), queue="de@1:fault"), "queue: "),
+        (dayfly.JobSpec(command=("a",), limits=None), "a value of a wrong type"),  # type: ignore[arg-type]
+        (dayfly.JobSpec(image="host"), "command: is missing"),
+    ],
+)
+def test_a_job_spec_is_checked_as_a_document_is(client: dayfly.Client, spec: dayfly.JobSpec, reason: str) -> None:
+    """Nothing reaches the queue that the worker would refuse to read."""
+    for submit in (client.submit, lambda spec: client.submit_many([{"command": ["true"]}, spec]), client.run):
+        before = len(client.records.ls())
+        with pytest.raises(dayfly.SpecError, match=reason):
+            submit(spec)
+        assert len(client.records.ls()) == before
+
+
+def test_a_command_that_is_text_is_split_as_in_a_document(client: dayfly.Client) -> None:
+    """Never into letters."""
+    job = client.submit(dayfly.JobSpec(command="true -l"))  # type: ignore[arg-type]
+    assert client.records.get(job.id).document["command"] == ["true", "-l"]
+    job.cancel()
 
 
 def test_artifacts_are_downloaded(client: dayfly.Client, tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ class Orders:
     def cancel(self, job_id: str, now: bool = False) -> None:
         self._tell("cancel", job_id, now)
 
+    def expire(self, job_ids: Any) -> float | None:
+        return None
+
     def _tell(self, *order: Any) -> None:
         if self._absences:
             self._absences -= 1

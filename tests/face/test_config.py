@@ -4,7 +4,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from click.testing import CliRunner
 
+from dayfly.cli.config import show
 from dayfly.config import load
 from dayfly.config_keys import KEYS, json_schema
 from dayfly.jobs.demand import Capacity
@@ -136,3 +138,12 @@ def test_defaults_of_a_job_have_the_documents_minimums(config_file: Path) -> Non
         stated.timeout_seconds,
     )
     assert settings.number("defaults.stop_grace") == stated.stop_grace_seconds
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+@pytest.mark.parametrize("url", ["redis://user:geheim@host/0", "redis://host/0?password=geheim&db=1"])
+def test_no_form_of_show_tells_a_password(monkeypatch: pytest.MonkeyPatch, url: str, arguments: list[str]) -> None:
+    """What people paste into a report has the URL without its password, for people and for machines."""
+    monkeypatch.setenv("DAYFLY_URL", url)
+    shown = CliRunner().invoke(show, arguments)
+    assert (shown.exit_code, "geheim" in shown.output, "***" in shown.output) == (0, False, True)

@@ -7,7 +7,8 @@ import click
 import pytest
 
 from dayfly.cli.job_flags import documents, job_flags
-from dayfly.jobs.errors import SpecError
+from dayfly.home import remember_last
+from dayfly.jobs.errors import JobNotFound, SpecError
 
 
 def parse(*arguments: str) -> list[dict[str, Any]]:
@@ -103,8 +104,28 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
     assert found["command"] == ["true"]
     assert "script" not in found
     assert found["env"] == {"A": "x", "B": "3"}
-    assert found["limits"] == {"memory": "2G", "pids": 5}
+    assert found["limits"] == {"memory": 2 << 30, "pids": 5}
     assert found["artifacts"] == {"paths": ["y"], "when": "on_failure"}
+
+
+def test_flags_complete_what_the_file_lacks(tmp_path: Path) -> None:
+    """What of the file is no job alone may be one with the flags: both are read as one document."""
+    file = tmp_path / "job.yaml"
+    file.write_text("image: host\nenv: [A=x]\nartifacts: {when: on_failure}\nretry: {exit_codes: [3]}\n")
+    [found] = parse("-f", str(file), "--artifact", "a", "--retry", "1", "-e", "B=y", "--", "true")
+    assert found["artifacts"] == {"paths": ["a"], "when": "on_failure"}
+    assert found["retry"] == {"max": 1, "when": ["lost"], "exit_codes": [3]}
+    assert found["env"] == {"A": "x", "B": "y"}
+
+
+def test_a_fault_is_told_with_its_place_when_flags_lie_over_the_file(tmp_path: Path) -> None:
+    """What the file says wrong has its file and line, what a flag says wrong has neither."""
+    file = tmp_path / "job.yaml"
+    file.write_text("command: [x]\nlimits:\n  pids: 0\nenv: 5\n")
+    with pytest.raises(SpecError) as caught:
+        parse("-f", str(file), "--cpus", "0", "-e", "A=1")
+    told = {error.path: (error.source, error.line) for error in caught.value.errors}
+    assert told == {"limits.pids": (str(file), 3), "env": (str(file), 4), "limits.cpus": (None, None)}
 
 
 def test_json_lines_are_one_job_a_line(tmp_path: Path) -> None:
@@ -122,6 +143,14 @@ def test_wrong_field_in_a_file_is_named_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"limits\.pids") as caught:
         parse("-f", str(file))
     assert "job.yaml" in str(caught.value)
+
+
+def test_after_takes_the_last_job() -> None:
+    """`--after @last` is the job that was submitted from here before."""
+    with pytest.raises(JobNotFound, match="no job was submitted from here yet"):
+        parse("--after", "@last", "true")
+    remember_last("01K")
+    assert parse("--after", "@last:any", "true")[0]["after"] == {"ids": ["01K"], "when": "any"}
 
 
 @pytest.mark.parametrize(

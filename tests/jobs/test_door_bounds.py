@@ -49,6 +49,12 @@ def test_a_document_that_contains_itself_is_refused():
     assert "is larger than 4M" in _refusal({"command": wide})
 
 
+def test_a_document_that_grows_when_it_is_written_is_refused():
+    """Control characters take six bytes each in the queue, which keeps no more than 4M: said at the door, not there."""
+    grown = {"command": "x", "annotations": {"a": "\x01" * 1_000_000}}
+    assert "document: is larger than 4M: written out in full it has" in _refusal(grown)
+
+
 def test_a_million_empty_values_are_refused():
     """They weigh nothing as text and a lot in memory."""
     assert "is larger than 4M" in _refusal({"command": [[]] * 1_000_000})

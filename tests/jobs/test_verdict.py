@@ -171,3 +171,10 @@ def test_a_queue_timeout_reads_as_one():
     assert summary(_finished(outcome=Outcome.TIMED_OUT, reason="queue_timeout")) == [
         "job 01JX waited in the queue longer than it may"
     ]
+
+
+def test_a_job_whose_client_was_lost_says_so():
+    """Nobody cancelled it: its `dayfly run` was killed, or that one's host is gone."""
+    result = _finished(outcome=Outcome.CANCELLED, reason="client_lost")
+    assert summary(result) == ["job 01JX was cancelled, since the client that waited for it has gone"]
+    assert explain(result)[0] == summary(result)[0]

@@ -14,7 +14,7 @@ import redis.exceptions
 from redis import Redis
 
 from dayfly.jobs.demand import Capacity
-from dayfly.jobs.errors import QueueError, QueueRefused, QueueUnreachable
+from dayfly.jobs.errors import QueueError, QueueNotReady, QueueRefused, QueueUnreachable
 from dayfly.jobs.result import Result
 from dayfly.jobs.spec import JobSpec
 from dayfly.jobs.state import Outcome
@@ -47,17 +47,19 @@ KINDS = {
         "AuthenticationError",
         "AuthenticationWrongNumberOfArgsError",
         "AuthorizationError",
-        "BusyLoadingError",
         "NoPermissionError",
         "OutOfMemoryError",
-        "ReadOnlyError",
         "ClusterError",
         "ClusterDownError",
         "ClusterCrossSlotError",
         "AskError",
         "MovedError",
-        "MasterDownError",
         "TryAgainError",
+    },
+    QueueNotReady: {
+        "BusyLoadingError",
+        "ReadOnlyError",
+        "MasterDownError",
     },
     QueueError: {
         "RedisError",
@@ -91,11 +93,19 @@ def test_every_error_of_redis_py_has_its_kind() -> None:
             assert type(translate(error)) is expected, name
 
 
-@pytest.mark.parametrize("code", ["NOAUTH", "WRONGPASS", "NOPERM", "OOM", "READONLY", "LOADING", "MISCONF"])
+@pytest.mark.parametrize("code", ["NOAUTH", "WRONGPASS", "NOPERM", "OOM", "MISCONF"])
 def test_a_refusal_inside_a_script_is_one_too(code: str) -> None:
     """Redis repeats its code in front of what a script met; the remedy is said."""
     error = translate(redis.exceptions.ResponseError(f"{code} some words script: 0123, on @user_script:1."))
     assert type(error) is QueueRefused
+    assert error.remedy
+
+
+@pytest.mark.parametrize("code", ["LOADING", "MASTERDOWN", "READONLY", "BUSY", "UNBLOCKED"])
+def test_a_refusal_that_passes_is_one_to_wait_out(code: str) -> None:
+    """What a restart or a failover answers meanwhile is told apart from what stays as it is."""
+    error = translate(redis.exceptions.ResponseError(f"{code} some words"))
+    assert type(error) is QueueNotReady
     assert error.remedy
 
 

@@ -12,7 +12,7 @@ from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
 from dayfly.jobs.demand import Capacity
-from dayfly.jobs.errors import AmbiguousId, JobNotFound, QueueError
+from dayfly.jobs.errors import AmbiguousId, DuplicateJob, JobNotFound, QueueError
 from dayfly.jobs.result import Result
 from dayfly.jobs.spec import After, AfterWhen, JobSpec
 from dayfly.jobs.state import Outcome, State
@@ -114,11 +114,13 @@ def test_prefixes_of_ids_are_resolved(producer: Producer, records: Records) -> N
     second = producer.submit(JobSpec())
     waiting = producer.submit(JobSpec(after=After((second[:25],))))
     assert records.get(waiting).state is State.WAITING
+    lower = producer.submit(JobSpec(after=After((second.lower(),))))
+    assert records.get(lower).state is State.WAITING
     with pytest.raises(JobNotFound):
         producer.submit(JobSpec(after=After(("7ZZZ",))))
     with pytest.raises(AmbiguousId):
         producer.submit(JobSpec(after=After((first[:1],))))
-    assert len(records.ls()) == 3
+    assert len(records.ls()) == 4
 
 
 def test_a_dead_finisher_leaves_nobody_waiting(
@@ -208,22 +210,24 @@ def test_delay_and_after_hold_together(
     assert consumer.claim(offer) is None
 
 
-def test_a_unique_key_gives_the_job_that_has_it(
+def test_a_unique_key_is_refused_while_a_job_has_it(
     producer: Producer, records: Records, consumer: Consumer, offer: Capacity, ended: Callable[..., Result]
 ) -> None:
-    """While a job with the key is not finished its id is returned; then the key is free."""
+    """While a job with the key is not finished another one is refused with its id; then the key is free."""
     spec = JobSpec(unique="deploy-main")
     first = producer.submit(spec)
-    assert producer.submit(spec) == first
-    assert producer.submit_many([JobSpec(), spec, JobSpec(unique="other")])[1] == first
+    for submit in (producer.submit, lambda spec: producer.submit_many([JobSpec(unique="other"), spec])):
+        with pytest.raises(DuplicateJob, match=f"job {first} already has .*`dayfly attach {first}` follows it"):
+            submit(spec)
     claim = _claim(consumer, offer)
-    assert producer.submit(spec) == first
+    with pytest.raises(DuplicateJob):
+        producer.submit(spec)
     consumer.finish(claim, ended(claim))
     second = producer.submit(spec)
     assert second != first
     producer.cancel(second)
     assert producer.submit(spec) not in (first, second)
-    assert len(records.ls()) == 5
+    assert len(records.ls()) == 4
 
 
 def test_retry_submits_the_document_again(

@@ -1,5 +1,6 @@
 """A worker from claim to clean-up, with real containers on a real Valkey."""
 
+import contextlib
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ import pytest
 
 from dayfly.jobs.door import read_job
 from dayfly.jobs.result import CLIENT_LOST
+from dayfly.jobs.spec import JobSpec
 from dayfly.jobs.state import Outcome
 from dayfly.queue import keys
 from dayfly.queue.connection import connect
@@ -41,6 +43,24 @@ def test_each_end_of_a_job_has_its_outcome(worker, queue, document, outcome, exi
     result = queue.result(queue.submit(**document))
     assert result.outcome is outcome
     assert result.exit_code == exit_code
+
+
+def test_a_job_that_cannot_be_read_is_rejected(worker, queue, valkey):
+    """It is never run as an empty job; the result has the reason."""
+    job_id = queue.submit(command=["true"])
+    with contextlib.closing(connect(valkey)) as redis:
+        redis.hset(keys.job(job_id), "data", b"garbage")
+    worker.start()
+    result = queue.result(job_id)
+    assert (result.outcome, result.message) == (Outcome.REJECTED, "it cannot be read: its payload is not JSON")
+
+
+def test_a_job_that_names_nothing_to_run_is_rejected(worker, queue):
+    """Without image and program it would be a shell of the host's that reads nothing and succeeds."""
+    worker.start()
+    result = queue.result(queue.producer.submit(JobSpec(name="foo")))
+    assert result.outcome is Outcome.REJECTED
+    assert "command: is missing: the image host has no command of its own" in result.message
 
 
 def test_a_limit_of_io_holds_the_jobs_writes_to_its_own_disk(worker, queue):

@@ -1,6 +1,7 @@
 """From a document to a container: Docker's rules for commands, the operator's rules for the host."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,13 @@ def test_a_live_directory_keeps_device_and_inode(tmp_path):
     directory = {"path": str(tmp_path), "host": host_id(), "device": facts.st_dev, "inode": facts.st_ino}
     workspace = _plan(_planner(tmp_path, dirs=None), command=["x"], dir=directory).workspace
     assert (workspace.source, workspace.device, workspace.inode) == (str(tmp_path), facts.st_dev, facts.st_ino)
+
+
+def test_an_image_without_a_command_is_said_to_have_none(tmp_path):
+    """What the door cannot know, since the job names no image, the worker says in the door's words."""
+    with pytest.raises(SpecError) as worker:
+        _planner(tmp_path).plan(read_job({"name": "foo"}), replace(_PLAIN, name="host"), Identity("J1", 1), None)
+    with pytest.raises(SpecError) as door:
+        read_job({"image": "host"})
+    assert str(worker.value) == str(door.value)
+    assert _plan(_planner(tmp_path)).process.argv == ("/entry", "serve")

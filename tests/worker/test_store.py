@@ -99,9 +99,23 @@ def test_a_directory_link_that_leads_out_is_refused(store, tmp_path):
     (tmp_path / "out/inward").symlink_to("real")
     deliver(store, [_artifact(store, "inward/a")], tmp_path / "out")
     assert (tmp_path / "out/real/a").exists()
-    with pytest.raises(StoreError, match="outward"):
+    with pytest.raises(StoreError, match="outward/a: a link on the way leads outside the output directory"):
         deliver(store, [_artifact(store, "outward/a")], tmp_path / "out")
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_artifact_that_fails_does_not_keep_the_others(store, tmp_path):
+    """All that can be delivered is; each that cannot is named with the reason."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/file").write_text("in the way")
+    entries = [_artifact(store, path) for path in ("file/a", "../b", "c")]
+    with pytest.raises(StoreError) as caught:
+        deliver(store, entries, tmp_path / "out")
+    assert (tmp_path / "out/c").read_bytes() == b"content"
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "2 of 3 artifacts were not delivered:"
+    assert "out/file/a: Not a directory" in lines[1]
+    assert "'../b': it is not a plain path" in lines[2]
 
 
 @pytest.mark.parametrize("path", ["../a", "a/../../b", "a//b", "", "/", ".", "a/.", "/../x", "a\0b"])

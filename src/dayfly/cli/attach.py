@@ -14,15 +14,19 @@ from dayfly.cli.say import say
 def command(job_id: str, timestamps: bool, url: str | None) -> int:
     """Follow a job from its first line and end with its exit code. Ctrl-C detaches: the job goes on, we end with 0."""
     from dayfly.cli.follow import Streams
-    from dayfly.cli.following import copy_log, patiently, report
+    from dayfly.cli.following import copy_log
+    from dayfly.cli.handing_over import report
+    from dayfly.cli.patience import patiently
+    from dayfly.companion import Companion
     from dayfly.jobs.state import exit_code_of
 
     with reach(url) as client:
         job = client.job(job_id)
         streams = Streams(has_times=timestamps)
         try:
-            copy_log(job, streams)
-            result = patiently(job.result)
+            with Companion(client.producer, [job.id]):
+                copy_log(job, streams)
+                result = patiently(job.result)
         except KeyboardInterrupt:
             say(f"detached; job {job.id} goes on")
             return 0

@@ -12,11 +12,10 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(as_json: bool) -> None:
     """Print each value and where it was set: environment, file and line, or default."""
-    from dayfly.address import without_password
     from dayfly.config import load
 
     settings = load()
-    rows = [(name, _plain(found.value), found.origin) for name, found in settings.values.items()]
+    rows = [(name, _shown(found.value), found.origin) for name, found in settings.values.items()]
     if as_json:
         import json
 
@@ -24,8 +23,7 @@ def show(as_json: bool) -> None:
         return
     click.echo(f"# file: {settings.file or 'none'}")
     for name, value, origin in rows:
-        shown = without_password(value) if isinstance(value, str) else value
-        click.echo(f"{name:<22} {_written(shown):<24} # {origin}")
+        click.echo(f"{name:<22} {_written(value):<24} # {origin}")
 
 
 @command.command(name="schema")
@@ -38,7 +36,12 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-def _plain(value: object) -> object:
+def _shown(value: object) -> object:
+    """A JSON value that anybody may see: in a URL without its password."""
+    from dayfly.address import without_password
+
+    if isinstance(value, str):
+        return without_password(value)
     if isinstance(value, tuple):
         return list(value)
     return dict(value) if hasattr(value, "keys") else value  # type: ignore[call-overload]

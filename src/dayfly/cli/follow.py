@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from dayfly.cli.say import complain, say, write_all
+from dayfly.cli.say import complain, say, write_out
 
 if TYPE_CHECKING:
     from dayfly.queue.logs import LogLine
@@ -14,7 +14,7 @@ STDOUT, STDERR, NOTE, GAP = 1, 2, 3, 4
 
 
 class Streams:
-    """Where the job's two streams go. Raises BrokenPipeError when a reader has gone."""
+    """Where the job's two streams go. write() raises BrokenPipeError when a reader has gone, else DayflyError."""
 
     def __init__(self, *, stdout: int = STDOUT, stderr: int = STDERR, has_times: bool = False) -> None:
         self._targets = {STDOUT: stdout, STDERR: stderr}
@@ -27,7 +27,7 @@ class Streams:
         elif line.stream == NOTE:
             say(line.data.decode(errors="replace").rstrip("\n"))
         else:
-            write_all(self._targets[line.stream], self._timed(line) if self._has_times else line.data)
+            write_out(self._targets[line.stream], self._timed(line) if self._has_times else line.data)
 
     def _timed(self, line: LogLine) -> bytes:
         """A time before each line's first byte; a line may come in pieces."""

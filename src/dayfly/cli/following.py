@@ -1,30 +1,24 @@
-"""What `run` does once its job is in the queue: log, lease, signals, result, artifacts, exit code."""
+"""What `run` does once its job is in the queue: log, lease, signals, and what it hands over at the end."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from dayfly.cli.follow import STDERR, Streams
+from dayfly.cli.handing_over import hand_over
 from dayfly.cli.interrupts import Interrupts
+from dayfly.cli.patience import patiently
 from dayfly.cli.say import say
 from dayfly.companion import Companion
-from dayfly.jobs.errors import DayflyError, QueueError, QueueUnreachable
-from dayfly.jobs.state import exit_code_of
+from dayfly.jobs.errors import DayflyError, QueueError
 
 if TYPE_CHECKING:
     from dayfly.client import Client
     from dayfly.job import Job
     from dayfly.jobs.result import Result
     from dayfly.jobs.spec import JobSpec
-
-_REDIS_SECONDS = 120.0
 
 
 def follow_one(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -> int:
@@ -35,40 +29,20 @@ def follow_one(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -
         if doubt := client.doubt_of(specs[0]):
             say(doubt)
         streams = Streams(stdout=STDERR if flags["as_json"] else 1, has_times=flags["timestamps"])
-        with _companion(client, [job], interrupts) as companion:
-            try:
-                copy_log(job, streams)
-                result = patiently(job.result)
-            except BrokenPipeError:
-                companion.cancel(now=False)
-                companion.cancelled()
-                raise
-            except DayflyError:
-                with contextlib.suppress(QueueError):  # the first error is the one to tell
-                    job.cancel()
-                raise
-    deliver(client, result, flags["out"])
-    report(result)
-    _hand_over([result], flags)
-    return exit_code_of(result)
+        with _staying(client, [job], interrupts):
+            copy_log(job, streams)
+            result = patiently(job.result)
+    return hand_over(client, [result], flags)
 
 
 def follow_all(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -> int:
     """Submit several jobs and wait for all; their logs stay apart, `dayfly logs ID` has each."""
-    from dayfly.client import as_completed
-
-    results = []
     with Interrupts() as interrupts:
-        jobs = [client.enqueue(spec, is_leased=True) for spec in specs]
+        jobs = _submit_all(client, specs)
         say(f"{len(jobs)} jobs on {client.address.describe()}")
-        with _companion(client, jobs, interrupts):
-            for job in as_completed(jobs):
-                results.append(job.result())
-                say(f"{job.id} {results[-1].describe()}")
-    for result in results:
-        deliver(client, result, flags["out"])
-    _hand_over(results, flags)
-    return max((exit_code_of(result) for result in results), default=0)
+        with _staying(client, jobs, interrupts):
+            results = _await_all(jobs)
+    return hand_over(client, results, flags)
 
 
 def copy_log(job: Job, streams: Streams) -> None:
@@ -84,45 +58,39 @@ def copy_log(job: Job, streams: Streams) -> None:
     patiently(copy)
 
 
-def patiently(step: Callable[[], Any]) -> Any:
-    """Do `step`, and do it again while Redis is away for less than two minutes: the job goes on meanwhile."""
-    lost_at: float | None = None
-    while True:
-        try:
-            return step()
-        except QueueUnreachable as error:
-            now = time.monotonic()
-            if lost_at is None:
-                say(f"{error.message}; waiting for it to come back")
-                lost_at = now
-            if now - lost_at > _REDIS_SECONDS:
-                raise
-            time.sleep(0.2)
+def _submit_all(client: Client, specs: list[JobSpec]) -> list[Job]:
+    """All of them or none: those before one that is refused are cancelled."""
+    jobs: list[Job] = []
+    try:
+        for spec in specs:
+            jobs.append(client.enqueue(spec, is_leased=True))  # noqa: PERF401 - extend() would forget those before
+    except DayflyError as error:
+        if not jobs:
+            raise
+        _cancel(jobs)
+        ids = ", ".join(job.id for job in jobs)
+        raise DayflyError(f"job {len(jobs) + 1} of {len(specs)}: {error}; cancelled those before it: {ids}") from error
+    return jobs
 
 
-def deliver(client: Client, result: Result, out: str) -> None:
-    """Bring the artifacts to where the user wants them."""
-    if not result.artifacts:
-        return
-    from dayfly.worker.delivery import deliver as write_below
+def _await_all(jobs: list[Job]) -> list[Result]:
+    """The results in the order in which the jobs end, also over a Redis that goes away meanwhile."""
+    from dayfly.client import as_completed
 
-    written = write_below(client.store(), result.artifacts, Path(out))
-    say(f"{len(written)} artifact{'s' if len(written) > 1 else ''} in {out}")
+    results: dict[str, Result] = {}
 
+    def collect() -> None:
+        for job in as_completed(job for job in jobs if job.id not in results):
+            results[job.id] = job.result()
+            say(f"{job.id} {results[job.id].describe()}")
 
-def report(result: Result) -> None:
-    """What one has to know beyond the log: nothing of a job that succeeded without a warning."""
-    from dayfly.jobs.verdict import summary
-
-    if result.is_success:
-        for warning in result.warnings:
-            say(f"warning: {warning}")
-    else:
-        for line in summary(result):
-            say(line)
+    patiently(collect)
+    return list(results.values())
 
 
-def _companion(client: Client, jobs: list[Job], interrupts: Interrupts) -> Companion:
+@contextlib.contextmanager
+def _staying(client: Client, jobs: list[Job], interrupts: Interrupts) -> Iterator[None]:
+    """A companion beside the wait; whatever ends the wait too early cancels the jobs."""
     companion = Companion(
         client.producer,
         [job.id for job in jobs],
@@ -131,16 +99,19 @@ def _companion(client: Client, jobs: list[Job], interrupts: Interrupts) -> Compa
         failed=interrupts.fail,
     )
     interrupts.serve(companion)
-    return companion
-
-
-def _hand_over(results: list[Result], flags: Mapping[str, Any]) -> None:
-    """`--json` and `--result`: one Result, or one a line when there are several."""
-    lines = [json.dumps(result.to_json()) for result in results]
-    if flags["as_json"]:
-        click.echo("\n".join(lines))
-    if flags["result"] is not None:
+    with companion:
         try:
-            Path(flags["result"]).write_text("\n".join(lines) + "\n")
-        except OSError as error:
-            raise DayflyError(f"cannot write the result to {flags['result']}: {error.strerror}") from error
+            yield
+        except BrokenPipeError:
+            companion.cancel(now=False)
+            companion.cancelled()
+            raise
+        except DayflyError:
+            _cancel(jobs)
+            raise
+
+
+def _cancel(jobs: list[Job]) -> None:
+    for job in jobs:
+        with contextlib.suppress(QueueError):  # the first error is the one to tell
+            job.cancel()

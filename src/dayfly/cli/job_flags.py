@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from dayfly.home import named
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
@@ -61,8 +63,17 @@ def job_flags(command: _Command) -> _Command:
 def documents(flags: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One document per job of `--file`, or one in all, with the flags laid over it. Raises SpecError, UsageError."""
     _check(flags)
-    program = _program(flags)
-    return [_overlaid(base, flags, program) for base in _read_file(flags["file"], program)]
+    over = _document(flags)
+    if flags["file"] is None:
+        return [over]
+    from dayfly.cli.overlay import lay_over
+    from dayfly.jobs.door import load_documents, read_job
+
+    name = "standard input" if flags["file"] == "-" else flags["file"]
+    laid = [
+        lay_over(over, base, without_dir=flags["no_dir"]) for base in load_documents(_read_text(flags["file"]), name)
+    ]
+    return [read_job(each).to_document() for each in laid]
 
 
 def _check(flags: Mapping[str, Any]) -> None:
@@ -76,44 +87,18 @@ def _check(flags: Mapping[str, Any]) -> None:
         raise click.UsageError("nothing to run: give a command, --script or --file")
 
 
-def _read_file(file: str | None, program: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The file's documents in their canonical form, in which every list and map is written out and can be laid over."""
-    if file is None:
-        return [{}]
-    from dayfly.jobs.door import load_documents, read_job
-
-    name = "standard input" if file == "-" else file
-    loaded = load_documents(_read_text(file), name)
-    for document in loaded:
-        _replace_program(document, program)
-    return [read_job(document, source=name).to_document() for document in loaded]
-
-
-def _replace_program(document: dict[str, Any], program: Mapping[str, Any]) -> None:
-    """A command or script on the command line takes the place of both in the file; a script, of its entrypoint too."""
-    if "command" in program or "script" in program:
-        for field in ("command", "script"):
-            document.pop(field, None)
-    if "script" in program:
-        document.pop("entrypoint", None)
-    document.update(program)
-
-
-def _overlaid(base: dict[str, Any], flags: Mapping[str, Any], program: Mapping[str, Any]) -> dict[str, Any]:
-    document = {**base, **_scalars(flags), **program}
-    document |= _merged(base, "env", _environment(flags["env_file"], flags["env"]))
-    document |= _merged(base, "labels", dict(_pair(each) for each in flags["label"]))
-    document |= _merged(base, "limits", _stated({key: flags[key] for key in ("memory", "cpus", "pids", "disk")}))
-    document |= _merged(base, "artifacts", _artifacts(flags))
-    if flags["retry"] is not None:
-        document |= _merged(base, "retry", {"max": flags["retry"]})
-    if flags["mount"]:
-        document["mounts"] = list(flags["mount"])
-    if flags["after"]:
-        document["after"] = _after(flags["after"])
-    if flags["no_dir"]:
-        document.pop("dir", None)
-    return document
+def _document(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags say, every list and map written out."""
+    maps = {
+        "env": _environment(flags["env_file"], flags["env"]),
+        "labels": dict(_pair(each) for each in flags["label"]),
+        "limits": _stated({key: flags[key] for key in ("memory", "cpus", "pids", "disk")}),
+        "artifacts": _artifacts(flags),
+        "retry": _stated({"max": flags["retry"]}),
+        "mounts": list(flags["mount"]),
+        "after": _after(flags["after"]) if flags["after"] else {},
+    }
+    return {**_scalars(flags), **_program(flags), **{field: value for field, value in maps.items() if value}}
 
 
 def _scalars(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +132,7 @@ def _after(after: Iterable[str]) -> dict[str, Any]:
     conditions = {condition or "ok" for _, _, condition in pairs}
     if len(conditions) > 1:
         raise click.UsageError(f"--after: one condition for all jobs, not {' and '.join(sorted(conditions))}")
-    return {"ids": [job for job, _, _ in pairs], "when": conditions.pop()}
+    return {"ids": [named(job) for job, _, _ in pairs], "when": conditions.pop()}
 
 
 def _environment(files: Iterable[str], variables: Iterable[str]) -> dict[str, str]:
@@ -175,10 +160,6 @@ def _env_file_lines(file: str) -> list[str]:
 def _pair(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name, value
-
-
-def _merged(base: Mapping[str, Any], field: str, over: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: {**base.get(field, {}), **over}} if over else {}
 
 
 def _stated(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import click
 
 from dayfly.cli.reach import id_argument, reach, url_option
+from dayfly.cli.say import print_out
 
 
 @click.command(name="retry")
@@ -11,4 +12,4 @@ from dayfly.cli.reach import id_argument, reach, url_option
 def command(job_id: str, url: str | None) -> None:
     """Run a finished job again, under a new id, which is printed."""
     with reach(url) as client:
-        click.echo(client.job(job_id).retry().id)
+        print_out(client.job(job_id).retry().id)

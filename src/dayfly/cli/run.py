@@ -9,7 +9,7 @@ import click
 
 from dayfly.cli.job_flags import documents, job_flags
 from dayfly.cli.reach import reach, url_option
-from dayfly.cli.say import say
+from dayfly.cli.say import print_out, say
 
 if TYPE_CHECKING:
     from dayfly.client import Client
@@ -35,7 +35,7 @@ def command(context: click.Context, /, **flags: Any) -> int:
     """
     context.meta["dayfly.quiet"] = flags["quiet"]
     specs = [_read(document, flags) for document in documents(flags)]
-    _check_out(specs, flags["out"])
+    _check_targets(specs, flags)
     with reach(flags["url"]) as client:
         if flags["detach"]:
             return _detach(client, specs)
@@ -60,14 +60,34 @@ def _read(document: dict[str, Any], flags: dict[str, Any]) -> JobSpec:
 def _detach(client: Client, specs: list[JobSpec]) -> int:
     say(f"using {client.address.describe()}")
     for spec in specs:
-        click.echo(client.enqueue(spec).id)
+        print_out(client.enqueue(spec).id)
     return 0
 
 
-def _check_out(specs: list[JobSpec], out: str) -> None:
-    """Before an hour of work, not after it: can artifacts be written where they shall go?"""
-    if not any(spec.artifacts.is_wanted for spec in specs):
-        return
+def _check_targets(specs: list[JobSpec], flags: dict[str, Any]) -> None:
+    """Before an hour of work, not after it: can result and artifacts be written where they shall go?"""
+    if flags["detach"] and (flags["as_json"] or flags["result"] is not None):
+        given = "--json" if flags["as_json"] else "--result"
+        raise click.UsageError(
+            f"give --detach or {given}, not both: a detached job has no result yet (`dayfly wait --json ID` has it)"
+        )
+    if flags["result"] is not None:
+        _check_file(flags["result"])
+    if any(spec.artifacts.is_wanted for spec in specs):
+        _check_out(flags["out"])
+
+
+def _check_file(result: str) -> None:
+    parent = os.path.dirname(os.path.abspath(result))
+    if os.path.exists(result):
+        is_writable = os.access(result, os.W_OK) and not os.path.isdir(result)
+    else:
+        is_writable = os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)
+    if not is_writable:
+        raise click.UsageError(f"--result {result}: no file that you may write, in a directory that is there")
+
+
+def _check_out(out: str) -> None:
     there = os.path.abspath(out)
     while not os.path.exists(there):
         there = os.path.dirname(there)

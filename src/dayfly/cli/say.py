@@ -5,6 +5,8 @@ import sys
 
 import click
 
+from dayfly.jobs.errors import DayflyError
+
 
 def say(text: str) -> None:
     """Tell something that `-q` silences."""
@@ -16,7 +18,29 @@ def complain(text: str) -> None:
     """Tell something that must be seen: an error."""
     lines = "".join(f"dayfly: {line}\n" for line in text.splitlines() or [""])
     sys.stdout.flush()
-    write_all(2, lines.encode(errors="replace"))
+    try:
+        write_all(2, lines.encode(errors="replace"))
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return  # a full disk, say: there is nobody left to tell
+
+
+def print_out(text: str) -> None:
+    """Print on stdout what must not be lost in silence. Raises BrokenPipeError, DayflyError."""
+    sys.stdout.flush()
+    write_out(1, f"{text}\n".encode())
+
+
+def write_out(fd: int, chunk: bytes) -> None:
+    """write_all() for what must not be lost in silence. Raises BrokenPipeError, DayflyError."""
+    try:
+        write_all(fd, chunk)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "stdout" if fd == 1 else "stderr"
+        raise DayflyError(f"cannot write to {name}: {error.strerror}", "is its disk full?") from error
 
 
 def write_all(fd: int, chunk: bytes) -> None:

@@ -8,7 +8,7 @@ import click
 
 from dayfly.cli.job_flags import documents, job_flags
 from dayfly.cli.reach import reach, url_option
-from dayfly.cli.say import say
+from dayfly.cli.say import print_out, say
 
 
 @click.command(name="submit", context_settings={"allow_interspersed_args": False})
@@ -32,4 +32,4 @@ def command(context: click.Context, /, **flags: Any) -> None:
             say("the frozen directory is kept on this host: only a worker here can run the job yet")
         jobs = [client.submit(described[0])] if len(described) == 1 else client.submit_many(described)
         for job in jobs:
-            click.echo(json.dumps({"id": job.id}) if flags["as_json"] else job.id)
+            print_out(json.dumps({"id": job.id}) if flags["as_json"] else job.id)

@@ -66,7 +66,7 @@ def test_the_real_hosts_image_has_what_a_root_needs(store: ImageStore) -> None:
     assert "root:" in (layer / "etc/passwd").read_text()
     assert (layer / "etc/resolv.conf").read_bytes() == b""
     assert "127.0.0.1\tlocalhost" in (layer / "etc/hosts").read_text()
-    assert (image.config.cmd, image.config.user) == (("/bin/sh",), "")
+    assert (image.config.cmd, image.config.user) == ((), "")
 
 
 def test_nothing_of_the_real_hosts_etc_that_is_not_for_all_is_in_it(store: ImageStore) -> None:
