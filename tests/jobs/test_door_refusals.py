@@ -111,7 +111,7 @@ _REFUSED = [
     ({"env": {"\ud800": "x"}}, "must not contain half of a surrogate pair"),
     ({"command": ["a\0"]}, "command[0]: must not contain a NUL byte"),
     ({"command": ["x" * 131_072]}, "command[0]: is longer than the 131071 bytes"),
-    ({"script": "x" * 131_055}, "script: is longer than the 131054 bytes that a command may have"),
+    ({"script": "x" * 131_055}, "script: is longer than the 131053 bytes that a command may have"),
     ({"env": {"A": "x" * 131_072}}, "env: 'A' is longer than the 131071 bytes"),
     ({"command": [""]}, "command: must not begin with an empty word"),
     ({"command": "a 'b"}, "command: cannot be split into words: no closing quotation"),
