@@ -7,6 +7,7 @@ import functools
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from dayfly.jobs.door import read_job
 from dayfly.jobs.errors import DayflyError, QueueError, SpecError
 from dayfly.jobs.spec import JobSpec
 from dayfly.queue.connection import connect
-from dayfly.queue.logs import LogCursor, LogLine, LogStream
+from dayfly.queue.logs import GAP, LogCursor, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
 from dayfly.queue.serving import hostnames_serving
@@ -113,7 +114,7 @@ class Client:
         is_over = self.records.get(job_id).result.is_finished
         if is_over and not cursor.reader.has_begun and self.store().log_path(job_id).exists():
             return self._stored(job_id, cursor)
-        return self.log_stream.follow(job_id, cursor) if follow else self.log_stream.read(job_id, cursor)
+        return self._followed(job_id, cursor) if follow else self.log_stream.read(job_id, cursor)
 
     def store(self) -> FileStore:
         """The store of logs and artifacts, as far as it is on this host."""
@@ -131,6 +132,25 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _followed(self, job_id: str, cursor: LogCursor) -> Iterator[LogLine]:
+        """The live log; what a reader that stood still has missed comes from the store at the end, if that is here."""
+        given = 0
+        is_whole = not cursor.reader.has_begun
+        for line in self.log_stream.follow(job_id, cursor):
+            if line.stream == GAP and is_whole and (rest := self._rest(job_id, given)) is not None:
+                yield from rest
+                return
+            is_whole = is_whole and line.stream != GAP
+            given += len(line.data)
+            yield line
+
+    def _rest(self, job_id: str, given: int) -> Iterator[LogLine] | None:
+        """The log of a job behind its first `given` bytes, when it has ended; None when the store cannot tell."""
+        log = self.await_end(job_id, None).log
+        if log.dropped_bytes or not self.store().log_path(job_id).exists():
+            return None
+        return _behind(given, self._stored(job_id, LogCursor()))
 
     def _stored(self, job_id: str, cursor: LogCursor) -> Iterator[LogLine]:
         for frame in islice(self.store().read_log(job_id), cursor.stored, None):
@@ -181,6 +201,13 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
 def _default() -> Client:
     """The client of the functions above; it lives as long as the process."""
     return Client()
+
+
+def _behind(given: int, lines: Iterable[LogLine]) -> Iterator[LogLine]:
+    for line in lines:
+        if given < len(line.data):
+            yield replace(line, data=line.data[given:])
+        given = max(0, given - len(line.data))
 
 
 def _read(
