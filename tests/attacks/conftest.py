@@ -22,6 +22,24 @@ from dayfly.runtime.operations import Mask, ReadOnly
 
 Patch = pytest.MonkeyPatch
 
+# What every program begins with: raw system calls, and what became of a call as its errno (0: it worked).
+_PRELUDE = """
+import ctypes, json, os, signal, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def call(number, *words):
+    ctypes.set_errno(0)
+    words = [word if isinstance(word, (bytes, ctypes.Array)) else ctypes.c_long(word) for word in words]
+    return ctypes.get_errno() if libc.syscall(ctypes.c_long(number), *words) < 0 else 0
+def tell(value): print(json.dumps(value))
+def tries(function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as error:
+        return error.errno
+    return 0
+"""
+
 
 @dataclass
 class Tally:
@@ -65,18 +83,24 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.write_line(f"    closed: {each}")
 
 
+@pytest.fixture(scope="session")
+def prelude() -> str:
+    """What `attack` puts before each program: call(number, …), tries(function, …) and tell(value)."""
+    return _PRELUDE
+
+
 @pytest.fixture
-def attack(run: Callable[..., Any]) -> Callable[..., Any]:
+def attack(run: Callable[..., Any], prelude: str) -> Callable[..., Any]:
     """`attack(PROGRAM, without=("seccomp",), **fields)`: run a Python program as a job, less the defences named.
 
-    The program prints one line of JSON, which is returned; None when it could not even start.
+    The program tells one value, which is returned; None when it could not even start.
     """
 
     def run_attack(program: str, *arguments: str, without: tuple[str, ...] = (), **fields: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             for name in without:
                 _OFF[name](patch)
-            ran = run("python3", "-c", program, *arguments, **fields)
+            ran = run("python3", "-c", prelude + program, *arguments, **fields)
         assert ran.stdout or ran.refusal, ran
         return json.loads(ran.stdout) if ran.stdout else None
 
