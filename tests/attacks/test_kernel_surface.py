@@ -155,9 +155,14 @@ _TELLING = ("/proc/interrupts", "/proc/keys", "/proc/timer_list", "/proc/kcore")
 
 def test_k7_telling_files_are_empty(attack: Attack, tally: Any) -> None:
     """What Docker masks in /proc reads as nothing; without the masks at least one tells of the host."""
-    program = f"tell([tries(lambda: open(each).read(1) and 1/0) if 0 else len(_read(each)) for each in {_TELLING}])"
-    program = program.replace("def tell(", "def _read(path):\n    try:\n        return open(path, 'rb').read(64)\n"
-                                           "    except OSError:\n        return b''\ndef tell(", 1)  # fmt: skip
+    program = f"""
+def read(path):
+    try:
+        return open(path, "rb").read(64)
+    except OSError:
+        return b""
+tell([len(read(path)) for path in {_TELLING}])
+"""
     held, bit = attack(program), attack(program, without=("masks",))
     tally.judge(held=held == [0] * len(_TELLING), bit=sum(bit) > 0, seen=(held, bit))
 
