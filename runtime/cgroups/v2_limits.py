@@ -40,10 +40,15 @@ def pids(quotas: Quotas) -> dict[str, str]:
 
 def io(quotas: Quotas) -> dict[str, str]:
     return {
-        f"io.max {each.device}": f"rbps={_or_max(each.read_bps)} wbps={_or_max(each.write_bps)} "
-        f"riops={_or_max(each.read_iops)} wiops={_or_max(each.write_iops)}"
+        f"io.max {each.device}": f"rbps={_rate(each.read_bps)} wbps={_rate(each.write_bps)} "
+        f"riops={_rate(each.read_iops)} wiops={_rate(each.write_iops)}"
         for each in quotas.io
     }
+
+
+def _rate(value: int | None) -> str:
+    """The kernel takes no 1, which version 1 does (EINVAL, tg_set_limit in block/blk-throttle.c)."""
+    return _or_max(value if value is None else max(value, 2))
 
 
 def _or_max(value: int | None) -> str:

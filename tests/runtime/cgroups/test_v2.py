@@ -76,6 +76,12 @@ def test_io_limits_are_one_line_per_device() -> None:
     assert v2_limits.io(Quotas(io=(quota,))) == {"io.max 8:0": "rbps=100 wbps=max riops=max wiops=5"}
 
 
+def test_the_least_rate_is_the_least_that_the_kernel_takes() -> None:
+    """1 is EINVAL in io.max, and a job may ask for it: it gets 2."""
+    quota = IoQuota(device="8:0", write_bps=1)
+    assert v2_limits.io(Quotas(io=(quota,))) == {"io.max 8:0": "rbps=max wbps=2 riops=max wiops=max"}
+
+
 def test_usage_is_read_from_its_files(directory: Path) -> None:
     """Microseconds become seconds; a loop device's bytes are not counted twice."""
     group = v2.Cgroup(str(directory), "/x/y")
