@@ -82,7 +82,9 @@ class JobModel(parts.Strict):
     )
     limits: parts.Limits = Field(default=parts.LimitsModel(), description="What the job may use.")
     timeout: types.Duration | None = Field(default=None, description="How long it may run. Default: 1h.")
-    queue_timeout: types.Duration | None = Field(default=None, description="How long it may wait for a worker.")
+    queue_timeout: types.Duration | None = Field(
+        default=None, description="How long it may wait for a worker, each time that it waits."
+    )
     stop_grace: types.Pause | None = Field(default=None, description="From the stop signal to SIGKILL. Default: 10s.")
     stop_signal: types.Signal | None = Field(
         default=None, description="Signal that asks it to stop. Default: the image's."

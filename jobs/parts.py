@@ -178,7 +178,7 @@ class ArtifactsModel(Strict):
     paths: Patterns = Field(default=[], description="Globs, below /workspace or absolute; ** crosses directories.")
     exclude: Patterns = Field(default=[], description="Globs of what is left out again.")
     changed: bool = Field(default=False, description="Everything that the job wrote.")
-    when: types.CollectWhen = Field(default=spec.ArtifactsWhen.ALWAYS, description="After which ends to collect.")
+    when: types.CollectWhen | None = Field(default=None, description="After which ends to collect. Default: always.")
     expire_in: types.Duration | None = Field(default=None, description="How long the store keeps them.")
 
     @model_validator(mode="after")

@@ -59,6 +59,16 @@ class EffectiveLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What held beside the limits, after defaults: how often it would be tried again after what, what is collected."""
+
+    retry_max: int = 0
+    retry_when: tuple[str, ...] = field(default=(), metadata=reads(tuple))
+    retry_exit_codes: tuple[int, ...] = field(default=(), metadata=reads(tuple))
+    artifacts_when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """When each phase was reached; None: never (or, of a job that is not finished, not yet)."""
 
@@ -234,6 +244,7 @@ class Result:
     worker: str | None = None
     image: ImageUsed | None = field(default=None, metadata=reads(partial(from_plain, ImageUsed)))
     limits: EffectiveLimits | None = field(default=None, metadata=reads(partial(from_plain, EffectiveLimits)))
+    policy: Policy | None = field(default=None, metadata=reads(partial(from_plain, Policy)))
     features: Mapping[str, Any] = field(default_factory=dict)
     timings: Timings = field(default=Timings(), metadata=reads(partial(from_plain, Timings)))
     usage: Usage = field(default=Usage(), metadata=reads(partial(from_plain, Usage)))

@@ -126,7 +126,7 @@ class Artifacts:
     paths: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     changed: bool = False
-    when: ArtifactsWhen = ArtifactsWhen.ALWAYS
+    when: ArtifactsWhen | None = None
     expire_in_seconds: float | None = None
 
     @property
@@ -152,6 +152,7 @@ class Retry:
 
 
 DEFAULT_RETRY = Retry(max=2)
+DEFAULT_ARTIFACTS_WHEN = ArtifactsWhen.ALWAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +303,7 @@ def _artifacts_document(artifacts: Artifacts) -> dict[str, Any]:
         paths=_listed(artifacts.paths) or None,
         exclude=_listed(artifacts.exclude) or None,
         changed=artifacts.changed or None,
-        when=None if artifacts.when is ArtifactsWhen.ALWAYS else artifacts.when.value,
+        when=None if artifacts.when is None else artifacts.when.value,
         expire_in=_number(artifacts.expire_in_seconds),
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.demand import Capacity, Demand, class_name
 from dayfly.queue import fields as job_fields
-from dayfly.queue import keys, scripts, transitions
+from dayfly.queue import keys, scripts, serving, transitions
 from dayfly.queue.claims import Claim
 from dayfly.queue.commands import as_text, ask, ask_each
 from dayfly.queue.fields import read_attempts
@@ -66,6 +66,7 @@ class Consumer:
         self.worker_name = worker_name
         self.queues = tuple(queues)
         self.lease_seconds = lease_seconds
+        self._offer, self._labels = offer, dict(labels)
         self.record = WorkerRecord(redis, worker_name, self.queues)
         self._description = json.dumps(
             {
@@ -81,9 +82,9 @@ class Consumer:
             }
         )
 
-    def register(self, about: Mapping[str, str] | None = None) -> None:
-        """Appear among RQ's workers; `about` is shown beside (slots, capacity). Raises a QueueError."""
-        self.record.register(about or {})
+    def register(self, slots: int = 1) -> None:
+        """Appear among RQ's workers, with what this one offers. Raises a QueueError."""
+        self.record.register({"slots": str(slots), **serving.about(self._offer, self._labels)})
 
     def heartbeat(self) -> None:
         """Stay among RQ's workers: once a minute will do. Raises a QueueError."""

@@ -327,7 +327,7 @@ class Agent:
             Reaper(self._redis, settings.queues, settings.lease_seconds, settings.defaults.retry),
             Intake(self._redis),
             self._starter,
-            Finisher(consumer, self._store, self._places, settings.defaults.retry),
+            Finisher(consumer, self._store, self._places, settings.defaults),
             self._roster,
             self._ledger,
             self._can_start,

@@ -9,7 +9,7 @@ import structlog
 from dayfly.jobs.demand import Capacity
 from dayfly.jobs.errors import StoreError
 from dayfly.jobs.result import Result
-from dayfly.jobs.spec import Keep, Retry
+from dayfly.jobs.spec import Keep
 from dayfly.jobs.state import Outcome
 from dayfly.jobs.verdict import should_retry
 from dayfly.queue.claims import Claim
@@ -18,6 +18,7 @@ from dayfly.worker.claims import attempt_of
 from dayfly.worker.places import Places
 from dayfly.worker.reporting import report
 from dayfly.worker.running import RunningJob
+from dayfly.worker.settings import JobDefaults
 from dayfly.worker.store import FileStore
 
 log = structlog.get_logger()
@@ -26,9 +27,8 @@ log = structlog.get_logger()
 class Finisher:
     """Tells the queue how jobs of one worker ended. Each method may raise a QueueError, and be called again then."""
 
-    def __init__(self, consumer: Consumer, store: FileStore, places: Places, retry: Retry) -> None:
-        """`retry`: of jobs that state none."""
-        self._retry = retry
+    def __init__(self, consumer: Consumer, store: FileStore, places: Places, defaults: JobDefaults) -> None:
+        self._defaults = defaults
         self._consumer = consumer
         self._store = store
         self._places = places
@@ -47,7 +47,7 @@ class Finisher:
         result = job.result = job.result or self._result(job)
         if result.outcome is None:
             return self._consumer.requeue(job.claim, count_attempt=False), None
-        if should_retry(job.spec.retry or self._retry, result.outcome, result.exit_code, job.claim.attempt):
+        if should_retry(job.spec.retry or self._defaults.retry, result.outcome, result.exit_code, job.claim.attempt):
             attempt = attempt_of(job.claim, result)
             return self._consumer.requeue(job.claim, count_attempt=True, attempt=attempt), None
         if free is None:
@@ -58,7 +58,7 @@ class Finisher:
         assert job.ending is not None  # the agent calls this for ended jobs alone
         warnings: list[str] = []
         location = self._store_log(job, warnings)
-        result = report(job.record, job.spec, job.ending, location)
+        result = report(job.record, job.spec, job.ending, location, self._defaults)
         if result.outcome is None:
             return result
         self._hold_artifacts(job, result, warnings)

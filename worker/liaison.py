@@ -111,8 +111,7 @@ class Liaison:
 
     def _introduce(self) -> None:
         """At the start and after every silence: be known, and give back what Redis thinks we have and we have not."""
-        slots = str(self._ledger.slots)
-        self._consumer.register({"slots": slots})
+        self._consumer.register(slots=self._ledger.slots)
         for claim in self._consumer.executions():
             if not self._roster.has(claim.execution_id):
                 log.warning("job given back", job=claim.job_id, why="claimed, and nothing of it is here")

@@ -9,12 +9,13 @@ from dayfly.queue.claims import Claim
 from dayfly.worker.exit import Artifact, Exit
 from dayfly.worker.host import host_id
 from dayfly.worker.record import Record
+from dayfly.worker.settings import JobDefaults
 
 _DEAD_KEEPER = "its keeper was killed, by somebody or by a reboot of the host, and the job with it"
 _NO_DIRECTORY = "its directory on the worker was removed while it ran, and with it how it ended"
 
 
-def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None) -> Result:
+def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None, defaults: JobDefaults) -> Result:
     """The result of one attempt that ended as `ending` says; without an outcome when it goes back to the queue."""
     facts = _ending(ending)
     log = ending.log
@@ -31,6 +32,7 @@ def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None
         worker=record.worker_name,
         image=ImageUsed(record.image_ref or spec.image or "", record.image_digest),
         limits=_limits(record, ending),
+        policy=_policy(spec, defaults),
         features=ending.features,
         timings=_timings(record, ending),
         usage=results.Usage(**vars(ending.usage)),
@@ -107,6 +109,12 @@ def _limits(record: Record, ending: Exit) -> EffectiveLimits:
         timeout_seconds=record.timeout_seconds,
         stop_grace_seconds=record.stop_grace_seconds,
     )
+
+
+def _policy(spec: JobSpec, defaults: JobDefaults) -> results.Policy:
+    retry = spec.retry or defaults.retry
+    when = (spec.artifacts.when or defaults.artifacts_when).value if spec.artifacts.is_wanted else None
+    return results.Policy(retry.max, tuple(each.value for each in retry.when), retry.exit_codes, when)
 
 
 def _timings(record: Record, ending: Exit) -> results.Timings:

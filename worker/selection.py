@@ -2,15 +2,18 @@
 
 import functools
 
-from dayfly.jobs.spec import Artifacts
+from dayfly.jobs.spec import DEFAULT_ARTIFACTS_WHEN, Artifacts, ArtifactsWhen
 from dayfly.worker.record import ArtifactRules
 
 _WILD = frozenset("*?[]{}()!@+|\\")
 _WORKSPACE = "workspace"
 
 
-def artifact_rules(artifacts: Artifacts) -> ArtifactRules | None:
-    """None when the job wants nothing kept. A pattern that names a directory takes all that is in it."""
+def artifact_rules(artifacts: Artifacts, when: ArtifactsWhen = DEFAULT_ARTIFACTS_WHEN) -> ArtifactRules | None:
+    """None when the job wants nothing kept. A pattern that names a directory takes all that is in it.
+
+    `when`: for a job that does not state it.
+    """
     if not artifacts.is_wanted:
         return None
     return ArtifactRules(
@@ -19,7 +22,7 @@ def artifact_rules(artifacts: Artifacts) -> ArtifactRules | None:
         within=tuple(_literal_start(_normal(pattern)) for pattern in artifacts.paths),
         labels=artifacts.paths,
         changed=artifacts.changed,
-        when=artifacts.when.value,
+        when=(artifacts.when or when).value,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dayfly.jobs.spec import (
+    DEFAULT_ARTIFACTS_WHEN,
     DEFAULT_IMAGE,
     DEFAULT_PIDS,
     DEFAULT_QUEUE,
@@ -14,6 +15,7 @@ from dayfly.jobs.spec import (
     DEFAULT_SHM_BYTES,
     DEFAULT_STOP_GRACE_SECONDS,
     DEFAULT_TIMEOUT_SECONDS,
+    ArtifactsWhen,
     Retry,
 )
 
@@ -27,6 +29,7 @@ class JobDefaults:
     memory_bytes: int | None = None
     disk_bytes: int | None = None
     retry: Retry = DEFAULT_RETRY
+    artifacts_when: ArtifactsWhen = DEFAULT_ARTIFACTS_WHEN
     timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS
     stop_grace_seconds: float = DEFAULT_STOP_GRACE_SECONDS
     pids: int = DEFAULT_PIDS

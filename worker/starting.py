@@ -126,7 +126,7 @@ class Starter:
             stop_grace_seconds=self._planner.stop_grace_seconds(spec),
             stop_signal=self._planner.stop_signal(spec, image),
             log_limit_bytes=self._settings.log_limit_bytes,
-            artifacts=artifact_rules(spec.artifacts),
+            artifacts=artifact_rules(spec.artifacts, self._settings.defaults.artifacts_when),
             store=str(self._settings.store),
             enqueued_at=claim.enqueued_at,
             client_lease=claim.client_lease,

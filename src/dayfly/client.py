@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from dayfly.address import find_address
 from dayfly.companion import Companion
 from dayfly.config import home_directory, load, store_directory
 from dayfly.directory import placed
+from dayfly.doubt import doubt_of
 from dayfly.home import named, remember_last
 from dayfly.job import Job
 from dayfly.jobs.door import read_job
@@ -25,7 +25,7 @@ from dayfly.queue.connection import connect
 from dayfly.queue.logs import GAP, LogCursor, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
-from dayfly.queue.serving import hostnames_serving
+from dayfly.queue.serving import servers_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,22 +88,18 @@ class Client:
 
     def doubt_of(self, spec: JobSpec) -> str | None:
         """Why the job may wait for ever, as far as one can tell now; None when a worker is there that could take it."""
-        if self.address.stack is not None:
-            return None
-        hostnames = hostnames_serving(self._redis, spec.queue)
-        if not hostnames:
-            return f"no worker serves the queue {spec.queue} now; the job waits until one does"
-        if spec.dir is not None and spec.dir.is_live and socket.gethostname() not in hostnames:
-            return (
-                f"no worker on this host serves the queue {spec.queue}, and only one here can mount {spec.dir.path}; "
-                "the job waits until one does (--no-dir, or `dayfly submit --dir`, runs anywhere)"
-            )
-        return None
+        servers = servers_of(self._redis, spec.queue)
+        if self.address.stack is not None and not servers:
+            return None  # the embedded worker is still starting
+        return doubt_of(spec, servers)
 
     def await_end(self, job_id: str, timeout: float | None) -> Result:
         """The result of a job, once it is finished. Raises TimeoutError."""
         result = self.records.get(job_id).result
-        return result if result.is_finished else self.records.wait([job_id], timeout)[0].result
+        if result.is_finished:
+            return result
+        with Companion(self.producer, [job_id]):
+            return self.records.wait([job_id], timeout)[0].result
 
     def log_of(self, job_id: str, *, follow: bool, cursor: LogCursor | None = None) -> Iterator[LogLine]:
         """A finished job's log from the store where it is here, else from Redis; raises JobNotFound.
@@ -165,7 +161,7 @@ class Client:
             with Companion(self.producer, [job.id], stack=stack, is_leased=True, failed=failures.append):
                 while True:
                     try:
-                        return job.wait(timeout=None if stack is None else 1.0)
+                        return self.records.wait([job.id], None if stack is None else 1.0)[0].result
                     except TimeoutError:
                         if failures:
                             raise failures[0] from None
@@ -193,8 +189,9 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
         waiting.setdefault(job.client, {})[job.id] = job
     # One client after the other: nearly always there is one.
     for client, by_id in waiting.items():
-        for job_id in client.records.finished(by_id, deadline):
-            yield by_id[job_id]
+        with Companion(client.producer, list(by_id)):
+            for job_id in client.records.finished(by_id, deadline):
+                yield by_id[job_id]
 
 
 @functools.cache

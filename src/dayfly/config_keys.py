@@ -4,13 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from dayfly.jobs.spec import DEFAULT_IMAGE, DEFAULT_PIDS, DEFAULT_QUEUE, DEFAULT_RETRY
+from dayfly.jobs.spec import (
+    DEFAULT_ARTIFACTS_WHEN,
+    DEFAULT_IMAGE,
+    DEFAULT_PIDS,
+    DEFAULT_QUEUE,
+    DEFAULT_RETRY,
+    ArtifactsWhen,
+)
 
 
 class Kind(Enum):
     """How a value is written, and what JSON Schema says of it."""
 
     TEXT = "text"
+    CHOICE = "choice"
     COUNT = "count"
     TIMES = "times"
     NUMBER = "number"
@@ -34,6 +42,7 @@ class Key:
     meaning: str
     environment: tuple[str, ...] = ()
     minimum: float = 0
+    choices: tuple[str, ...] = ()
 
     @property
     def section(self) -> str:
@@ -65,6 +74,8 @@ KEYS: Mapping[str, Key] = {
         Key("defaults.memory", Kind.SIZE, None, "memory of a job that states none; unset: one slot's share"),
         Key("defaults.disk", Kind.SIZE, None, "disk of a job that states none; unset: one slot's share"),
         Key("defaults.retry", Kind.TIMES, DEFAULT_RETRY.max, "tries more of a job that was lost and states no retry"),
+        Key("defaults.artifacts_when", Kind.CHOICE, DEFAULT_ARTIFACTS_WHEN.value, "when artifacts are collected",
+            choices=tuple(ArtifactsWhen)),
         Key("defaults.timeout", Kind.DURATION, "1h", "timeout of a job that states none", minimum=0.001),
         Key("defaults.stop_grace", Kind.DURATION, "10s", "time between the stop signal and SIGKILL"),
         Key("defaults.pids", Kind.COUNT, DEFAULT_PIDS, "processes and threads of one job"),
@@ -103,11 +114,13 @@ def _section_schema(section: str) -> dict[str, object]:
 def _key_schema(key: Key) -> dict[str, object]:
     default = {} if key.default is None else {"default": key.default}
     minimum = {"minimum": key.minimum} if key.minimum else {}
-    return {**_TYPES[key.kind], **minimum, "description": key.meaning, **default}
+    choices = {"enum": list(key.choices)} if key.choices else {}
+    return {**_TYPES[key.kind], **minimum, **choices, "description": key.meaning, **default}
 
 
 _TYPES: Mapping[Kind, dict[str, object]] = {
     Kind.TEXT: {"type": "string", "minLength": 1},
+    Kind.CHOICE: {"type": "string"},
     Kind.COUNT: {"type": "integer", "minimum": 1},
     Kind.TIMES: {"type": "integer", "minimum": 0},
     Kind.NUMBER: {"type": "number", "exclusiveMinimum": 0},

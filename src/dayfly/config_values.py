@@ -10,6 +10,8 @@ from dayfly.jobs.units import format_duration, format_size, parse_duration, pars
 def parse_value(key: Key, raw: object) -> object:
     """`raw` in its parsed form: bytes, seconds, tuples, mappings. Raises ValueError with the reason."""
     value = _PARSERS[key.kind](raw)
+    if key.choices and value not in key.choices:
+        raise ValueError(f"must be {' or '.join(key.choices)}, got {raw!r}")
     if isinstance(value, int | float) and value < key.minimum:
         shown = format_size(int(key.minimum)) if key.kind is Kind.SIZE else format_duration(key.minimum)
         raise ValueError(f"must be {shown} or more, got {raw!r}")
@@ -91,6 +93,7 @@ def _labels(raw: object) -> Mapping[str, str]:
 
 _PARSERS: Mapping[Kind, Callable[[object], object]] = {
     Kind.TEXT: _text,
+    Kind.CHOICE: _text,
     Kind.COUNT: _count,
     Kind.TIMES: _times,
     Kind.NUMBER: _number,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dayfly.config import Settings, home_directory, store_directory
-from dayfly.jobs.spec import DEFAULT_RETRY
+from dayfly.jobs.spec import DEFAULT_ARTIFACTS_WHEN, DEFAULT_RETRY, ArtifactsWhen
 from dayfly.worker.settings import Allowed, JobDefaults, WorkerSettings
 
 
@@ -41,6 +41,7 @@ def _defaults(settings: Settings) -> JobDefaults:
         memory_bytes=settings.whole("defaults.memory"),
         disk_bytes=settings.whole("defaults.disk"),
         retry=replace(DEFAULT_RETRY, max=settings.whole("defaults.retry") or 0),
+        artifacts_when=ArtifactsWhen(settings.text("defaults.artifacts_when") or DEFAULT_ARTIFACTS_WHEN),
         timeout_seconds=settings.number("defaults.timeout"),
         stop_grace_seconds=settings.number("defaults.stop_grace") or 0.0,
         pids=settings.whole("defaults.pids") or 1,

@@ -34,6 +34,11 @@ class Command:
             env={**self.environment, **environment},
         )
 
+    @staticmethod
+    def own_lines(stderr: bytes) -> list[str]:
+        """What Dayfly itself said."""
+        return [line for line in stderr.decode().splitlines() if line.startswith("dayfly: ")]
+
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*self.argv, *arguments],

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from dayfly import Client, as_completed
+from dayfly.jobs.result import QUEUE_TIMEOUT
+
 DEADLINE_SECONDS = 30.0
 
 
@@ -58,11 +61,20 @@ def test_those_who_wait_for_a_job_end_it_after_its_queue_timeout(valkey: str, co
     assert done.returncode == 124, done.stderr
 
 
-@pytest.mark.parametrize("command", [["submit"], ["run", "--detach"]])
+def test_a_program_that_waits_ends_a_job_after_its_queue_timeout(valkey: str) -> None:
+    """The API's wait() and as_completed() look at the time as the commands do."""
+    with Client(valkey) as client:
+        waited, completed = (client.submit(image="host", command="true", queue_timeout=1) for _ in range(2))
+        assert waited.wait(DEADLINE_SECONDS).reason == QUEUE_TIMEOUT
+        assert [job.result().reason for job in as_completed([completed], DEADLINE_SECONDS)] == [QUEUE_TIMEOUT]
+
+
+@pytest.mark.parametrize("command", [["submit"], ["run", "--detach"], ["doctor"], ["schema"], ["config", "show"]])
 def test_a_stdout_that_takes_nothing_is_named(valkey: str, command: list[str]) -> None:
     """What could not be written, and why: no fault of Dayfly's own, no job's exit code."""
     with open("/dev/full", "w") as full:
-        running = start(*command, "-q", "--", "true", url=valkey, stdout=full)
+        job = ["-q", "--", "true"] if command[0] in ("submit", "run") else []
+        running = start(*command, *job, url=valkey, stdout=full)
         _, err = running.communicate(timeout=DEADLINE_SECONDS)
     assert (running.returncode, err) == (
         125,

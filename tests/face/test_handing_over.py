@@ -14,21 +14,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 
-def own_lines(stderr: bytes) -> list[str]:
-    return [line for line in stderr.decode().splitlines() if line.startswith("dayfly: ")]
-
-
-def shell(script: str) -> list[str]:
-    return ["--", "sh", "-c", script]
-
-
 def test_a_stdout_that_takes_nothing_ends_job_and_us(dayfly: Command) -> None:
     """A full disk under our stdout is named, and the job, whose log nobody gets, is cancelled: 125."""
     with open("/dev/full", "wb") as full:
-        running = dayfly.start("run", *shell("echo x; exec sleep 60"), stdout=full)
+        running = dayfly.start("run", "--", "sh", "-c", "echo x; exec sleep 60", stdout=full)
         _, stderr = running.communicate(timeout=60)
     assert running.returncode == 125
-    assert own_lines(stderr)[1:] == ["dayfly: cannot write to stdout: No space left on device; is its disk full?"]
+    assert dayfly.own_lines(stderr)[1:] == [
+        "dayfly: cannot write to stdout: No space left on device; is its disk full?"
+    ]
     assert dayfly("wait", "@last").returncode == 130
 
 
@@ -37,7 +31,7 @@ def test_a_result_that_cannot_be_printed_does_not_keep_the_artifacts(dayfly: Com
     for script, code in (("echo x > made", 125), ("echo x > made; exit 3", 3)):
         out = tmp_path / str(code)
         with open("/dev/full", "wb") as full:
-            arguments = ("run", "--json", "--artifact", "made", "--out", str(out), *shell(script))
+            arguments = ("run", "--json", "--artifact", "made", "--out", str(out), "--", "sh", "-c", script)
             running = dayfly.start(*arguments, stdout=full, cwd=tmp_path)
             _, stderr = running.communicate(timeout=60)
         assert running.returncode == code
@@ -48,7 +42,7 @@ def test_a_result_that_cannot_be_printed_does_not_keep_the_artifacts(dayfly: Com
 def test_failed_jobs_of_a_file_are_summed_up_as_single_ones(dayfly: Command) -> None:
     """Each says in its headline, after all have ended, what became of it."""
     lines = "".join(json.dumps({"name": f"n{i}", "command": ["sh", "-c", f"exit {i}"]}) + "\n" for i in (0, 3))
-    said = own_lines(dayfly("run", "-f", "-", stdin=lines.encode()).stderr)
+    said = dayfly.own_lines(dayfly("run", "-f", "-", stdin=lines.encode()).stderr)
     assert said[-1].startswith("dayfly: job ")
     assert "(n3) failed with exit code 3 after" in said[-1]
 
@@ -60,8 +54,8 @@ def test_artifacts_that_cannot_be_delivered_keep_neither_result_nor_exit_code(da
     for code, ours in ((0, 125), (3, 3)):
         script = f"mkdir -p sub; echo x > sub/a; echo y > b; exit {code}"
         where = ("--out", str(tmp_path / "out"), "--result", str(tmp_path / "r.json"))
-        done = dayfly("run", "--artifact", "**", *where, *shell(script), cwd=tmp_path)
+        done = dayfly("run", "--artifact", "**", *where, "--", "sh", "-c", script, cwd=tmp_path)
         assert done.returncode == ours
         assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == code
-        assert any("out/sub/a: Not a directory" in line for line in own_lines(done.stderr))
+        assert any("out/sub/a: Not a directory" in line for line in dayfly.own_lines(done.stderr))
         assert (tmp_path / "out/b").read_text() == "y\n"

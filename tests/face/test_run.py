@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 
-def own_lines(stderr: bytes) -> list[str]:
-    return [line for line in stderr.decode().splitlines() if line.startswith("dayfly: ")]
-
-
 def shell(script: str) -> list[str]:
     return ["--", "sh", "-c", script]
 
@@ -37,11 +33,19 @@ def test_streams_are_apart_and_the_exit_code_is_the_jobs(dayfly: Command) -> Non
     assert done.stderr == b"err\n"
 
 
+def test_a_job_larger_than_the_host_is_not_waited_for_in_silence(dayfly: Command) -> None:
+    """What it asks for and what the worker has are named before the wait, also for the embedded worker."""
+    assert dayfly("run", "-q", "--", "true").returncode == 0  # the worker is known by now
+    done = dayfly("run", "--cpus", "4096", "--queue-timeout", "1s", "--", "true")
+    assert done.returncode == 124
+    assert any("it asks for 4096 cpus, more than any worker has" in line for line in dayfly.own_lines(done.stderr))
+
+
 def test_says_in_one_line_which_redis(dayfly: Command) -> None:
     """One line names the job and the Redis; `-q` silences it."""
     loud = dayfly("run", "--", "true")
-    assert len(own_lines(loud.stderr)) == 1
-    assert f"the embedded Redis ({dayfly.home})" in own_lines(loud.stderr)[0]
+    assert len(dayfly.own_lines(loud.stderr)) == 1
+    assert f"the embedded Redis ({dayfly.home})" in dayfly.own_lines(loud.stderr)[0]
     assert dayfly("run", "-q", "--", "true").stderr == b""
 
 
@@ -69,7 +73,7 @@ def test_out_of_memory_is_137_and_explained(dayfly: Command) -> None:
     """A job that outgrows its memory ends with 137 and says in at most six lines what happened."""
     done = dayfly("run", "-m", "32M", *shell("x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo $x | wc -c"))
     assert done.returncode == 137
-    said = own_lines(done.stderr)[1:]
+    said = dayfly.own_lines(done.stderr)[1:]
     assert 1 <= len(said) <= 6
     assert any("memory" in line for line in said)
 
@@ -102,6 +106,8 @@ def test_finished_job_is_found_by_last_and_prefix(dayfly: Command) -> None:
     assert dayfly("logs", "--stderr", "@last").stdout == b""
     assert dayfly("logs", "-t", "@last").stdout.endswith(b"Z out\n")
     assert b"exit code 5" in dayfly("explain", "@last").stdout
+    assert json.loads(dayfly("explain", "@last", "--json").stdout)["result"]["exit_code"] == 5
+    assert json.loads(dayfly("attach", "@last", "--json").stdout)["exit_code"] == 5
     assert dayfly("wait", "@last").returncode == 5
     assert dayfly("attach", "@last").stdout == b"out\n"
     row = dayfly("ls", "--name", "hello").stdout.decode().splitlines()[1].split("\t")
@@ -146,7 +152,7 @@ def test_pattern_that_matches_nothing_is_a_warning(dayfly: Command, tmp_path: Pa
     """A job that succeeds without its artifact says so and still succeeds."""
     done = dayfly("run", "--artifact", "nothing/**", "--", "true", cwd=tmp_path)
     assert done.returncode == 0
-    assert any("warning" in line and "nothing/**" in line for line in own_lines(done.stderr))
+    assert any("warning" in line and "nothing/**" in line for line in dayfly.own_lines(done.stderr))
 
 
 def test_unwritable_out_is_refused_before_the_job_runs(dayfly: Command, tmp_path: Path) -> None:
@@ -159,11 +165,11 @@ def test_unwritable_out_is_refused_before_the_job_runs(dayfly: Command, tmp_path
 
 def test_root_and_home_are_not_given_by_default(dayfly: Command, tmp_path: Path) -> None:
     """In / and in $HOME the job gets no directory, and one line says so; --no-dir says nothing."""
-    assert any("gets none" in line for line in own_lines(dayfly("run", "--", "true", cwd=Path("/")).stderr))
+    assert any("gets none" in line for line in dayfly.own_lines(dayfly("run", "--", "true", cwd=Path("/")).stderr))
     there = dayfly("run", "--", "ls", "/workspace", cwd=tmp_path, HOME=str(tmp_path))
-    assert any("your home" in line for line in own_lines(there.stderr))
+    assert any("your home" in line for line in dayfly.own_lines(there.stderr))
     assert not any(
-        "gets none" in line for line in own_lines(dayfly("run", "--no-dir", "--", "true", cwd=Path("/")).stderr)
+        "gets none" in line for line in dayfly.own_lines(dayfly("run", "--no-dir", "--", "true", cwd=Path("/")).stderr)
     )
 
 

@@ -58,7 +58,7 @@ def make_consumer(redis: Redis) -> Callable[..., Consumer]:
     def make(name: str = "w1", *, offer: Capacity = OFFER, slots: int = 4, **options: Any) -> Consumer:
         settings: dict[str, Any] = {"queues": ["default"], "host_id": "host-1", "labels": {}, **options}
         consumer = Consumer(redis, name, offer=offer, share=offer.share(slots), **settings)
-        consumer.register({"slots": str(slots)})
+        consumer.register(slots)
         return consumer
 
     return make

@@ -32,6 +32,7 @@ NAME = "worker-1"
 PROBE = "dayfly_test_probe"
 
 # Of ours alone, in the hash of a job: RQ passes over fields that it does not know.
+OUR_KEYS = ("rq:job:JOB", "rq:worker:WORKER")
 OURS = re.compile(r"need|seq|dayfly_\w+")
 
 # Keys of ours alone are not compared: RQ never looks at them.
@@ -168,7 +169,7 @@ def compare(theirs: dict[str, Any], ours: dict[str, Any], differences: dict[str,
             found.add(key)
             continue
         for name in left.keys() | right.keys():
-            if left.get(name) != right.get(name) and not (key == "rq:job:JOB" and OURS.fullmatch(name)):
+            if left.get(name) != right.get(name) and not (key in OUR_KEYS and OURS.fullmatch(name)):
                 found.add(f"{key} {name}")
     assert found <= reasons.keys(), {each: (_at(theirs, each), _at(ours, each)) for each in found - reasons.keys()}
     unused = differences.keys() - found

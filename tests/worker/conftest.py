@@ -4,6 +4,7 @@ import contextlib
 import glob
 import json
 import os
+import pickle
 import select
 import signal
 import subprocess
@@ -29,12 +30,13 @@ from dayfly.worker.store import FileStore
 DEADLINE_SECONDS = 60.0
 
 _PROGRAM = """
+import pickle
 import sys
-from pathlib import Path, PosixPath
+from pathlib import Path
 from dayfly.worker.agent import serve
 from dayfly.worker.settings import Allowed, WorkerSettings
 from dayfly.worker.stopping import signals
-fields = {fields!r}
+fields = pickle.loads({fields!r})
 settings = WorkerSettings(home=Path({home!r}), url={url!r}, name="w", allow=Allowed(None, None, True), **fields)
 with signals() as told:
     is_idle = serve(settings, told)
@@ -52,7 +54,7 @@ class Worker:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        program = _PROGRAM.format(fields=self.fields, home=str(self.home), url=self.url)
+        program = _PROGRAM.format(fields=pickle.dumps(self.fields), home=str(self.home), url=self.url)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([sys.executable, "-c", program], stderr=log, stdin=subprocess.DEVNULL)
 

@@ -10,13 +10,14 @@ import time
 import pytest
 
 from dayfly.jobs.door import read_job
-from dayfly.jobs.result import CLIENT_LOST
-from dayfly.jobs.spec import JobSpec
+from dayfly.jobs.result import CLIENT_LOST, Policy
+from dayfly.jobs.spec import ArtifactsWhen, JobSpec, Retry
 from dayfly.jobs.state import Outcome
 from dayfly.queue import keys
 from dayfly.queue.connection import connect
 from dayfly.worker import jobfiles
 from dayfly.worker.delivery import deliver
+from dayfly.worker.settings import JobDefaults
 
 pytestmark = pytest.mark.kernel
 
@@ -81,6 +82,7 @@ def test_a_result_tells_the_whole_story(worker, queue, tmp_path):
     result = queue.result(job_id)
     assert (result.name, result.host, result.worker, result.image.ref) == ("whole", result.host, "w", "host")
     assert result.limits.memory_bytes == 256 << 20
+    assert result.policy == Policy(2, ("lost",), (), "always")
     assert result.usage.cpu_user_seconds + result.usage.cpu_system_seconds > 0
     times = result.timings
     moments = [times.queued_at, times.claimed_at, times.started_at, times.finished_at, times.collected_at]
@@ -94,6 +96,16 @@ def test_a_result_tells_the_whole_story(worker, queue, tmp_path):
     assert whole == queue.log(job_id)
     assert result.log.stdout_bytes == len(whole)
     queue.await_discarded(job_id)
+
+
+def test_what_a_job_does_not_state_is_the_operators(worker, queue):
+    """[defaults] decide when artifacts are collected and what is tried again; the result says what held."""
+    worker.fields["defaults"] = JobDefaults(retry=Retry(1, (Outcome.FAILED,)), artifacts_when=ArtifactsWhen.ON_FAILURE)
+    worker.start()
+    good, bad = (queue.result(queue.submit(script=f"echo > a; exit {code}", artifacts="a")) for code in (0, 3))
+    assert ([each.path for each in good.artifacts], [each.path for each in bad.artifacts]) == ([], ["a"])
+    assert (len(good.attempts), len(bad.attempts)) == (1, 2)
+    assert bad.policy == Policy(1, ("failed",), (), "on_failure")
 
 
 def test_a_job_whose_client_has_gone_is_cancelled_and_says_why(worker, queue):

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dayfly.cli.reach import id_argument, json_option, print_json, quiet_option, reach, url_option
-from dayfly.cli.say import say
+from dayfly.cli.say import print_out, say
 
 
 @click.command(name="artifacts")
@@ -27,4 +27,4 @@ def command(job_id: str, out: str | None, as_json: bool, url: str | None) -> Non
         print_json([asdict(entry) for entry in entries])
     elif out is None:
         for entry in entries:
-            click.echo(f"{entry.sha256}\t{entry.size_bytes}\t{entry.path}")
+            print_out(f"{entry.sha256}\t{entry.size_bytes}\t{entry.path}")

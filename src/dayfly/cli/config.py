@@ -2,6 +2,8 @@
 
 import click
 
+from dayfly.cli.say import print_out
+
 
 @click.group(name="config")
 def command() -> None:
@@ -19,11 +21,11 @@ def show(as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps({name: {"value": value, "origin": origin} for name, value, origin in rows}, indent=2))
+        print_out(json.dumps({name: {"value": value, "origin": origin} for name, value, origin in rows}, indent=2))
         return
-    click.echo(f"# file: {settings.file or 'none'}")
+    print_out(f"# file: {settings.file or 'none'}")
     for name, value, origin in rows:
-        click.echo(f"{name:<22} {_written(value):<24} # {origin}")
+        print_out(f"{name:<22} {_written(value):<24} # {origin}")
 
 
 @command.command(name="schema")
@@ -33,7 +35,7 @@ def schema() -> None:
 
     from dayfly.config_keys import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    print_out(json.dumps(json_schema(), indent=2))
 
 
 def _shown(value: object) -> object:

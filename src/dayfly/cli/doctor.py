@@ -2,6 +2,8 @@
 
 import click
 
+from dayfly.cli.say import print_out
+
 
 @click.command(name="doctor")
 @click.option("--url", metavar="URL", help="Redis to look at.")
@@ -17,9 +19,9 @@ def command(url: str | None, as_json: bool) -> int:
         checks.append(check)
         if not as_json:
             mark = {Verdict.OK: "ok     ", Verdict.WARNING: "warning", Verdict.MISSING: "MISSING"}[check.verdict]
-            click.echo(f"{mark}  {check.name:<16}  {check.finding}")
+            print_out(f"{mark}  {check.name:<16}  {check.finding}")
             if check.remedy:
-                click.echo(f"{'':27}remedy: {check.remedy}")
+                print_out(f"{'':27}remedy: {check.remedy}")
     if as_json:
         import json
 
@@ -27,5 +29,5 @@ def command(url: str | None, as_json: bool) -> int:
             {"name": each.name.strip(), "verdict": each.verdict.value, "finding": each.finding, "remedy": each.remedy}
             for each in checks
         ]
-        click.echo(json.dumps(rows, indent=2))
+        print_out(json.dumps(rows, indent=2))
     return int(any(each.verdict is Verdict.MISSING for each in checks))

@@ -2,6 +2,7 @@
 
 import click
 
+from dayfly.cli.say import print_out
 from dayfly.cli.topics import TOPICS, exit_code_table
 
 
@@ -12,13 +13,13 @@ def command(context: click.Context, topic: tuple[str, ...]) -> None:
     """Explain a command or a topic: exit-codes, documents, directory, streams, ids, configuration, completion."""
     root = context.find_root()
     if not topic:
-        click.echo(root.get_help())
+        print_out(root.get_help())
     elif topic[0] == "exit-codes":
-        click.echo(exit_code_table())
+        print_out(exit_code_table())
     elif topic[0] in TOPICS:
-        click.echo(TOPICS[topic[0]].strip())
+        print_out(TOPICS[topic[0]].strip())
     else:
-        click.echo(_help_of(root, topic))
+        print_out(_help_of(root, topic))
 
 
 def _help_of(context: click.Context, words: tuple[str, ...]) -> str:

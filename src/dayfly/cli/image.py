@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dayfly.cli.reach import json_option, print_json, quiet_option
-from dayfly.cli.say import say
+from dayfly.cli.say import print_out, say
 
 if TYPE_CHECKING:
     from dayfly.runtime.images.store import ImageStore
@@ -40,7 +40,7 @@ def import_image(source: str, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"name": image.name, "digest": image.digest, "warnings": list(imported.warnings)})
     else:
-        click.echo(image.digest)
+        print_out(image.digest)
         say(f"{image.name}: {len(image.layers)} layer{'s' if len(image.layers) > 1 else ''}")
 
 

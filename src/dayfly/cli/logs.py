@@ -8,6 +8,7 @@ import click
 
 from dayfly.cli.follow import STDERR, STDOUT, Streams
 from dayfly.cli.reach import id_argument, quiet_option, reach, url_option
+from dayfly.cli.say import print_out
 
 if TYPE_CHECKING:
     from dayfly.queue.logs import LogLine
@@ -35,4 +36,4 @@ def _print_json(line: LogLine) -> None:
     import json
 
     stream = {STDOUT: "stdout", STDERR: "stderr"}.get(line.stream, "dayfly")
-    click.echo(json.dumps({"time": line.time, "stream": stream, "text": line.data.decode(errors="replace")}))
+    print_out(json.dumps({"time": line.time, "stream": stream, "text": line.data.decode(errors="replace")}))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dayfly.cli.reach import json_option, reach, url_option
+from dayfly.cli.say import print_out
 
 if TYPE_CHECKING:
     from dayfly.queue.job_record import JobRecord
@@ -38,7 +39,7 @@ def command(as_json: bool, url: str | None, since: str | None, **filters: Any) -
         records = client.records.ls(since=_moment(since), **filters)
     if as_json:
         for record in records:
-            click.echo(json.dumps(record.result.to_json()))
+            print_out(json.dumps(record.result.to_json()))
     else:
         print_table(("ID", "NAME", "STATE", "QUEUE", "AGE", "COMMAND"), [_row(record) for record in records])
 

@@ -47,7 +47,9 @@ def reach(url: str | None) -> Client:
 def print_json(value: object) -> None:
     import json
 
-    click.echo(json.dumps(value, indent=2))
+    from dayfly.cli.say import print_out
+
+    print_out(json.dumps(value, indent=2))
 
 
 def _hush(context: click.Context, _: click.Parameter, is_quiet: bool) -> None:

@@ -2,6 +2,8 @@
 
 import click
 
+from dayfly.cli.say import print_out
+
 
 @click.command(name="schema")
 def command() -> None:
@@ -10,4 +12,4 @@ def command() -> None:
 
     from dayfly.jobs.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    print_out(json.dumps(json_schema(), indent=2))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dayfly.cli.reach import id_argument, json_option, print_json, reach, url_option
+from dayfly.cli.say import print_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ def command(job_id: str, as_json: bool, url: str | None) -> None:
         print_json(result.to_json())
     else:
         for title, text in _rows(result):
-            click.echo(f"{title:<10} {text}")
+            print_out(f"{title:<10} {text}")
 
 
 def _rows(result: Result) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-import click
+from dayfly.cli.say import print_out
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -12,7 +12,7 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         _draw(titles, rows)
         return
     for row in (titles, *rows):
-        click.echo("\t".join(_plain(cell) for cell in row))
+        print_out("\t".join(_plain(cell) for cell in row))
 
 
 def short_time(seconds: float) -> str:

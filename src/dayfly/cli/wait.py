@@ -3,6 +3,7 @@
 import click
 
 from dayfly.cli.reach import ids_argument, json_option, quiet_option, reach, url_option
+from dayfly.cli.say import print_out
 
 
 @click.command(name="wait")
@@ -28,5 +29,5 @@ def command(job_ids: tuple[str, ...], as_json: bool, url: str | None) -> int:
                 worst = max(worst, exit_code_of(result))
                 report(result)
                 if as_json:
-                    click.echo(json.dumps(result.to_json()))
+                    print_out(json.dumps(result.to_json()))
     return worst
