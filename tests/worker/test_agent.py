@@ -165,8 +165,9 @@ def test_a_cancel_ends_the_collecting_of_artifacts(worker, queue):
     queue.producer.cancel(job_id)
     result = queue.result(job_id)
     assert (result.outcome, result.exit_code) == (Outcome.CANCELLED, 0)
-    assert [each.path for each in result.artifacts] == ["a"]
-    assert "artifacts: stopped after 1 files: the job was cancelled" in result.warnings
+    taken = [each.path for each in result.artifacts]
+    assert taken in ([], ["a"])  # none, where the cancel was the faster
+    assert f"artifacts: stopped after {len(taken)} files: the job was cancelled" in result.warnings
 
 
 def test_a_keeper_that_collects_does_not_outlive_its_lease(worker, queue):

@@ -182,7 +182,9 @@ def test_a_killed_process_leaves_no_device(home: str) -> None:
     os.kill(pid, signal.SIGKILL)
     assert select.select([pidfd], [], [], 10)[0]
     os.waitpid(pid, 0)
-    assert device not in loop.attached()
+    deadline = time.monotonic() + 30.0  # udev, where it runs, holds a device while it looks at it
+    while device in loop.attached():
+        assert time.monotonic() < deadline, f"{device} is still attached"
     for fd in (reader, writer, pidfd):
         os.close(fd)
 
@@ -292,7 +294,7 @@ def test_what_the_hosts_disk_cannot_hold_is_known_to_be_lost(small_host: str) ->
         opened.look()
         assert not opened.has_lost_writes()
         assert _write(opened, "file", 40 * MIB) == 40 * MIB
-        with pytest.raises(OSError, match=r"No space|I/O error"):
+        with pytest.raises(OSError, match=r"No space|Input/output error"):
             _sync(opened)
         opened.look()
         assert opened.has_lost_writes()
