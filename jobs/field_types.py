@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 
-from dayfly.jobs import names, paths, program, scalars, spec
+from dayfly.jobs import names, paths, privileges, program, scalars, short_forms, spec
 from dayfly.jobs.state import Outcome
 
 _DURATION = {
@@ -119,6 +119,22 @@ NetworkMode = Annotated[
     spec.Network,
     BeforeValidator(partial(scalars.read_choice, kind=spec.Network, not_built=("bridge",))),
     WithJsonSchema({"enum": list(spec.Network)}),
+]
+SeccompMode = Annotated[
+    privileges.Seccomp,
+    BeforeValidator(partial(scalars.read_choice, kind=privileges.Seccomp)),
+    WithJsonSchema({"enum": list(privileges.Seccomp)}),
+]
+Capabilities = Annotated[
+    list[Annotated[str, AfterValidator(privileges.check_capability)]],
+    Field(max_length=len(privileges.CAPABILITIES)),
+    BeforeValidator(short_forms.one_or_many),
+    OrShort({"type": "string"}),
+]
+DevicePath = Annotated[str, AfterValidator(paths.check_device_path), Field(json_schema_extra={"pattern": "^/dev/"})]
+DeviceTarget = Annotated[str, AfterValidator(paths.check_device_target), Field(json_schema_extra={"pattern": "^/dev/"})]
+DevicePermissions = Annotated[
+    str, AfterValidator(names.check_permissions), Field(json_schema_extra={"pattern": "^[rwm]{1,3}$"})
 ]
 KeepWhen = Annotated[
     spec.Keep, BeforeValidator(partial(scalars.read_choice, kind=spec.Keep)), WithJsonSchema({"enum": list(spec.Keep)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dayfly.jobs import field_types as types
 from dayfly.jobs import parts, short_forms, spec
@@ -17,6 +17,7 @@ from dayfly.jobs.demand import MAX_PRIORITY, MIN_PRIORITY
 from dayfly.jobs.field_types import OrShort
 from dayfly.jobs.names import MAX_ARGUMENT_BYTES, shown
 from dayfly.jobs.parts import TEXT, TEXTS
+from dayfly.jobs.privileges import Seccomp
 
 
 def _fits_execve(env: dict[str, str]) -> dict[str, str]:
@@ -80,6 +81,18 @@ class JobModel(parts.Strict):
     mounts: parts.Mounts = Field(
         default=[], description="Directories or files of the host, as far as its operator allows."
     )
+    devices: parts.Devices = Field(default=[], description="Devices of the host, as far as its operator allows.")
+    cap_add: types.Capabilities = Field(
+        default=[], description="Capabilities beside the usual ones, as far as the operator allows; ALL is every one."
+    )
+    cap_drop: types.Capabilities = Field(default=[], description="Usual capabilities to do without; ALL is every one.")
+    seccomp: types.SeccompMode = Field(
+        default=Seccomp.DEFAULT, description="unconfined: no filter of system calls, if the operator allows it."
+    )
+    privileged: bool = Field(
+        default=False,
+        description="All capabilities over its own namespaces, no filter, no masks; if the operator allows it.",
+    )
     limits: parts.Limits = Field(default=parts.LimitsModel(), description="What the job may use.")
     timeout: types.Duration | None = Field(default=None, description="How long it may run. Default: 1h.")
     queue_timeout: types.Duration | None = Field(
@@ -112,6 +125,13 @@ class JobModel(parts.Strict):
     debug: bool = Field(default=False, description="Whether its log begins with the plan of its container.")
     annotations: Annotations = Field(default={}, description="Anything that tools want to remember of the job.")
 
+    @model_validator(mode="after")
+    def _says_of_each_capability_one_thing(self) -> JobModel:
+        both = sorted({*self.cap_add} & {*self.cap_drop})
+        if both:
+            raise ValueError(f"cap_add and cap_drop both have {both[0]}")
+        return self
+
     def value(self) -> spec.JobSpec:
         """The frozen value that travels between rooms."""
         return spec.JobSpec(
@@ -128,6 +148,11 @@ class JobModel(parts.Strict):
             merge_streams=self.merge_streams,
             dir=None if self.dir is None else spec.Directory(**dict(self.dir)),
             mounts=tuple(spec.Mount(**dict(each)) for each in self.mounts),
+            devices=tuple(each.value() for each in self.devices),
+            cap_add=tuple(self.cap_add),
+            cap_drop=tuple(self.cap_drop),
+            seccomp=self.seccomp,
+            privileged=self.privileged,
             limits=self.limits.value(),
             timeout_seconds=self.timeout,
             queue_timeout_seconds=self.queue_timeout,

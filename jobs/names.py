@@ -71,6 +71,13 @@ def check_device(text: str) -> str:
     return _matching(_DEVICE, text, "disk, /dev/NAME or MAJOR:MINOR")
 
 
+def check_permissions(text: str) -> str:
+    """What may be done with a device: r, w and m, each at most once, in this order."""
+    if not text or any(text.count(letter) > 1 or letter not in "rwm" for letter in text):
+        raise ValueError(f"must be of r, w and m, each at most once, got {shown(text)}")
+    return "".join(letter for letter in "rwm" if letter in text)
+
+
 def check_env_name(text: str) -> str:
     check_text(text)
     if not text:

@@ -15,6 +15,8 @@ from dayfly.jobs import field_types as types
 from dayfly.jobs import short_forms, spec
 from dayfly.jobs.field_types import OrShort
 from dayfly.jobs.names import shown
+from dayfly.jobs.paths import is_below
+from dayfly.jobs.privileges import Device
 from dayfly.jobs.state import Outcome
 
 MAX_STDIN_BYTES = 1 << 20
@@ -112,6 +114,34 @@ Mounts = Annotated[
     list[Annotated[MountModel, BeforeValidator(short_forms.mount), OrShort(TEXT)]],
     Field(max_length=100),
     AfterValidator(_with_own_targets),
+    BeforeValidator(short_forms.one_or_many),
+    OrShort(TEXT),
+]
+
+
+class DeviceModel(Strict):
+    source: types.DevicePath = Field(description="The device on the worker's host, below /dev.")
+    target: types.DeviceTarget = Field(description="Where the job sees it, below /dev. Default: as the source.")
+    permissions: types.DevicePermissions = Field(
+        default="rw", description="r: read, w: write, m: make; no job can make nodes of devices, so m is no more."
+    )
+
+    def value(self) -> Device:
+        return Device(**dict(self))
+
+
+def _with_own_nodes(devices: list[DeviceModel]) -> list[DeviceModel]:
+    targets = [each.target for each in devices]
+    for target in targets:
+        if targets.count(target) > 1 or any(is_below(other, target) for other in targets if other != target):
+            raise ValueError(f"must not have two devices at {shown(target)}, or one below it")
+    return devices
+
+
+Devices = Annotated[
+    list[Annotated[DeviceModel, BeforeValidator(short_forms.device), OrShort(TEXT)]],
+    Field(max_length=32),
+    AfterValidator(_with_own_nodes),
     BeforeValidator(short_forms.one_or_many),
     OrShort(TEXT),
 ]

@@ -8,6 +8,8 @@ MAX_PATH_BYTES = 4095  # PATH_MAX, less the final NUL
 MAX_PATTERN_LENGTH = 1000
 
 _KERNEL_TREES = ("/proc", "/sys", "/dev")
+_CHARACTER_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")
+_OWN_DEVICES = (*_CHARACTER_DEVICES, "pts", "shm", "mqueue", "fd", "stdin", "stdout", "stderr")
 _GLOB_SEPARATORS = str.maketrans(dict.fromkeys("{},()|", "/"))
 
 
@@ -39,6 +41,22 @@ def check_target(text: str) -> str:
         raise ValueError("must not be /: a mount cannot take the place of the root")
     if any(is_below(path, tree) for tree in _KERNEL_TREES):
         raise ValueError(f"must not lie below /proc, /sys or /dev, got {shown(text)}")
+    return path
+
+
+def check_device_path(text: str) -> str:
+    """A device of the host."""
+    path = check_path(text)
+    if not path.startswith("/dev/"):
+        raise ValueError(f"must lie below /dev, got {shown(text)}")
+    return path
+
+
+def check_device_target(text: str) -> str:
+    """Where a device goes in the container: not over what every container has there."""
+    path = check_device_path(text)
+    if path.split("/")[2] in _OWN_DEVICES:
+        raise ValueError(f"is every container's own, got {shown(text)}")
     return path
 
 

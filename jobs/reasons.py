@@ -36,6 +36,7 @@ _MODELS: Mapping[Place, type[BaseModel]] = {
     ("limits",): parts.LimitsModel,
     ("limits", "io"): parts.IoModel,
     ("mounts",): parts.MountModel,
+    ("devices",): parts.DeviceModel,
     ("dir",): parts.DirectoryModel,
     ("stdin",): parts.StdinModel,
     ("artifacts",): parts.ArtifactsModel,

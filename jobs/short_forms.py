@@ -64,6 +64,20 @@ def mount(value: Any) -> Any:
     return {"source": parts[0], "target": parts[-1], "writable": mode == "rw"}
 
 
+def device(value: Any) -> Any:
+    """`SRC[:DST][:PERMISSIONS]` for `{source, target, permissions}`; what is not stated is the source and rw."""
+    if isinstance(value, dict) and "source" in value:
+        return {"target": value["source"], **value}
+    if not isinstance(value, str):
+        return value
+    parts = value.split(":")
+    permissions = parts.pop() if len(parts) > 1 and not parts[-1].startswith("/") else None
+    if len(parts) > 2 or not all(parts):
+        raise ValueError(f"must be SRC[:DST][:rwm], got {shown(value)}")
+    stated = {} if permissions is None else {"permissions": permissions}
+    return {"source": parts[0], "target": parts[-1], **stated}
+
+
 def settings(value: Any) -> Any:
     """`cpus=2 memory=2G pids=512` for `{cpus: 2, memory: 2G, pids: 512}`."""
     if not isinstance(value, str):

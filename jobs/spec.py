@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from dayfly.jobs.frozen import FrozenMap
+from dayfly.jobs.privileges import Device, Seccomp
 from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome
 
@@ -172,6 +173,11 @@ class JobSpec:
     merge_streams: bool = False
     dir: Directory | None = None
     mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    seccomp: Seccomp = Seccomp.DEFAULT
+    privileged: bool = False
     limits: Limits = Limits()
     timeout_seconds: float | None = None
     queue_timeout_seconds: float | None = None
@@ -212,6 +218,11 @@ class JobSpec:
             ("merge_streams", self.merge_streams or None),
             ("dir", None if self.dir is None else _directory_document(self.dir)),
             ("mounts", [_mount_document(mount) for mount in self.mounts] or None),
+            ("devices", [device.to_document() for device in self.devices] or None),
+            ("cap_add", _listed(self.cap_add) or None),
+            ("cap_drop", _listed(self.cap_drop) or None),
+            ("seccomp", None if self.seccomp is Seccomp.DEFAULT else self.seccomp.value),
+            ("privileged", self.privileged or None),
             ("limits", _limits_document(self.limits) or None),
             ("timeout", _number(self.timeout_seconds)),
             ("queue_timeout", _number(self.queue_timeout_seconds)),

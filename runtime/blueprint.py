@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import fields
 
+from dayfly.runtime import capabilities
 from dayfly.runtime.inputs import input_operations
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import PivotRoot
 from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
-from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
+from dayfly.runtime.shape import ContainerPlan, Privileges, Quotas, Shape
 from dayfly.runtime.users import ROOT
 
 _NOT_YET = -1  # no operation is applied, so none needs its descriptors
@@ -17,7 +18,7 @@ def describe(plan: ContainerPlan, has_cgroup2: bool) -> list[str]:
     """One line a step, in the order of container.py."""
     shape, namespaces = plan.shape, Namespaces({"user": _NOT_YET})
     operations = [
-        *proc_operations(),
+        *proc_operations(shape),
         *kernel_operations(shape, 0, _NOT_YET, []),
         *tree_operations(shape, _NOT_YET, _NOT_YET, has_cgroup2),
         *input_operations(0, namespaces, plan, ROOT, []),
@@ -29,6 +30,8 @@ def describe(plan: ContainerPlan, has_cgroup2: bool) -> list[str]:
 def _before(shape: Shape) -> Iterator[str]:
     yield f"make namespaces: mount, pid, user, ipc, uts, cgroup{'' if shape.network == 'host' else ', net'}"
     yield f"make a control group: {_limits(shape.quotas) or 'no limits'}"
+    if shape.devices:
+        yield f"let it use no devices but the standard ones and {' '.join(each.target for each in shape.devices)}"
     yield f"make a disk of {shape.disk_bytes} bytes" if shape.disk_bytes else "make a directory for a disk"
 
 
@@ -40,5 +43,9 @@ def _limits(quotas: Quotas) -> str:
 def _after(plan: ContainerPlan) -> Iterator[str]:
     process = plan.process
     yield f"become user {process.user or 'root'} of the job's user namespace, in {process.cwd}"
-    yield "give up all capabilities but Docker's, set no_new_privs, install the seccomp filter"
+    own = plan.privileges or Privileges(capabilities=capabilities.DEFAULT_MASK, filter_path="the default one")
+    names = " ".join(name for name, number in capabilities.NUMBERS.items() if own.capabilities >> number & 1)
+    yield f"keep no capability but {names}" if names else "keep no capability"
+    yield "let setuid programs count" if own.gains else "set no_new_privs"
+    yield "install the filter of system calls" if own.filter_path else "leave all system calls open"
     yield f"execute {' '.join(ascii(word) for word in process.argv)}"

@@ -1,4 +1,4 @@
-"""Capabilities of a job: Docker's default fourteen, and nothing in any other set.
+"""Capabilities of a job: those of `jobs/privileges.py`, and nothing in any other set.
 
 The order matters and is capabilities(7)'s: the bounding set is cut first, since that needs CAP_SETPCAP; then the user
 is set; then permitted and effective are lowered. Inheritable becomes empty, so that a file with inheritable
@@ -6,26 +6,14 @@ capabilities gains nothing (CVE-2022-24769), and ambient with it, which is never
 """
 
 import errno
+import os
 from collections.abc import Iterable
 
+from dayfly.jobs.privileges import CAPABILITIES, DEFAULT_CAPABILITIES
 from dayfly.runtime import syscalls
 
-_ALL = """
-CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
-NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
-SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
-MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
-"""
-_DOCKER = """
-CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL
-AUDIT_WRITE
-"""
-
-NUMBERS = {name: number for number, name in enumerate(_ALL.split())}
+NUMBERS = {name: number for number, name in enumerate(CAPABILITIES)}
 """The kernel's capabilities without `CAP_`, numbered as in linux/capability.h."""
-
-DEFAULT = frozenset(_DOCKER.split())
-"""What Docker leaves a container by default."""
 
 
 def mask(names: Iterable[str]) -> int:
@@ -36,7 +24,7 @@ def mask(names: Iterable[str]) -> int:
     return bits
 
 
-DEFAULT_MASK = mask(DEFAULT)
+DEFAULT_MASK = mask(DEFAULT_CAPABILITIES)
 
 
 def drop_bounding(kept: int = DEFAULT_MASK) -> None:
@@ -58,6 +46,19 @@ def drop_bounding(kept: int = DEFAULT_MASK) -> None:
 def lower(kept: int) -> None:
     """Set permitted and effective to `kept` (0 for a user who is not root), inheritable and so ambient to nothing."""
     syscalls.capset(kept, kept, 0)
+
+
+def become_with(uid: int, ambient: int) -> None:
+    """Become an ordinary user who has `ambient` in every set: what the job asked for by name (capabilities(7)).
+
+    Without that they would be gone with root's id, and again at the first execve(2).
+    """
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
+    os.setresuid(uid, uid, uid)
+    syscalls.capset(ambient, ambient, ambient)
+    for number in NUMBERS.values():
+        if ambient >> number & 1:
+            syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
 
 
 def make_files_as(first_id: int) -> None:

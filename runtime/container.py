@@ -7,8 +7,8 @@ forked first, into a new PID namespace, and is its PID 1 (`init.py`): the fewer 
 the fewer are copied again.
 
 Prepared ahead, from a `Shape`, before any job is known, once the keeper holds a range of ids (`idrange.py`):
- 1. by the keeper: a control group with its limits, a disk of the quota's size (or, on a host that has no such disks, a
-    directory: `directory_disk.py`);
+ 1. by the keeper: a control group with its limits, and with a list of devices if the job asks for any; a disk of the
+    quota's size (or, on a host that has no such disks, a directory: `directory_disk.py`);
  2. by init meanwhile: it will die with the keeper; it enters a mount namespace that *host* root owns, so that nothing
     the job may ever become can change a mount; /proc (needs the PID namespace); user, net, IPC and UTS namespaces,
     made by a short-lived child since they must belong to the job's user namespace (`namespaces.py`); loopback up;
@@ -40,6 +40,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.cgroups.devices import STANDARD
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
 from dayfly.runtime.directory_disk import DirectoryDisk, open_directory_disk
@@ -91,9 +92,11 @@ class Container:
             birthright = Birthright(shape, ids.first, host.hierarchy.version == 2, host.seccomp_filter)
             init = InitProcess.fork(host.stage, birthright)
             parts.callback(init.close)
-            cgroup = host.hierarchy.create(token)
+            cgroup = host.hierarchy.create(token, with_devices=bool(shape.devices))
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas.on(None))
+            if shape.devices:
+                cgroup.restrict((*STANDARD, *shape.devices))
             disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees))
             parts.callback(disk.discard)
             if shape.quotas.io:

@@ -24,7 +24,7 @@ from dayfly.runtime.inputs import input_operations
 from dayfly.runtime.namespaces import Namespaces, loopback_up
 from dayfly.runtime.operations import PivotRoot, perform
 from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
-from dayfly.runtime.shape import ContainerPlan, Process, Shape
+from dayfly.runtime.shape import ContainerPlan, Privileges, Process, Shape
 from dayfly.runtime.title import set_title
 
 
@@ -82,7 +82,7 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     syscalls.unshare(syscalls.CLONE_NEWNS)
     os.chdir(stage)
     os.umask(0)
-    perform(proc_operations())
+    perform(proc_operations(own.shape))
     namespaces = Namespaces.make(own.first_id, own.shape.network, proc="proc")
     namespaces.enter("net", "ipc", "uts")
     if own.shape.network == "none":
@@ -114,6 +114,7 @@ def _live(
     """Become the job's root and user, run the command, report its end."""
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
     identity = _look_up(plan.process.user)
+    privileges, program = plan.privileges or _EVERYBODYS, _filter(own, plan.privileges)
     notes: list[str] = []
     perform([*input_operations(own.first_id, namespaces, plan, identity, notes), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
@@ -122,7 +123,7 @@ def _live(
     oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # host root's, like its process
     _become_container_root(namespaces)
     _enter(plan.process.cwd)
-    _become(identity, own.seccomp_filter)
+    _become(identity, privileges, program)
     with _victims_first(oom_score):
         command = _spawn(plan, identity, stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
@@ -155,6 +156,16 @@ def _look_up(user: str) -> users.Identity:
         raise NotExecutableError(errno.EACCES, f"user {user!r}: {error}") from error
 
 
+_EVERYBODYS = Privileges(capabilities=capabilities.DEFAULT_MASK)
+
+
+def _filter(own: Birthright, privileges: Privileges | None) -> bytes | None:
+    """The filter for these privileges; it lies on the host, out of reach after the pivot."""
+    if privileges is None:
+        return own.seccomp_filter
+    return None if privileges.filter_path is None else seccomp.load(privileges.filter_path)
+
+
 def _become_container_root(namespaces: Namespaces) -> None:
     """Enter the job's user namespace: from here on the host's root is out of reach."""
     namespaces.enter("user")
@@ -175,19 +186,24 @@ def _enter(cwd: str) -> None:
         raise NotExecutableError(errno.EACCES, f"the working directory {cwd} is outside the container")
 
 
-def _become(identity: users.Identity, seccomp_filter: bytes) -> None:
+def _become(identity: users.Identity, privileges: Privileges, program: bytes | None) -> None:
     """Give up everything the job may not have. The bounding set is cut while CAP_SETPCAP is still there, the parent's
     death is heard again after the ids have changed (prctl(2) clears it), the filter comes last."""
     syscalls.keyctl(syscalls.KEYCTL_JOIN_SESSION_KEYRING)
-    capabilities.drop_bounding()
+    capabilities.drop_bounding(privileges.capabilities)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setgroups(identity.groups)
-    os.setresuid(identity.uid, identity.uid, identity.uid)
-    capabilities.lower(capabilities.DEFAULT_MASK if identity.uid == 0 else 0)
+    if identity.uid and privileges.ambient:
+        capabilities.become_with(identity.uid, privileges.ambient)
+    else:
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+        capabilities.lower(privileges.capabilities if identity.uid == 0 else 0)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    seccomp.install(seccomp_filter)
+    if not privileges.gains:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    if program is not None:
+        seccomp.install(program)
 
 
 @contextmanager

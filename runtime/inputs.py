@@ -1,4 +1,5 @@
-"""What a job is given beside its image: the directory below /workspace, and the operator's mounts.
+"""What a job is given beside its image: the directory below /workspace, devices, and the operator's
+mounts.
 
 To be applied in the stage, before the pivot. Targets are resolved inside the container's root (openat2(2),
 RESOLVE_IN_ROOT), where nothing runs yet. init makes files as the job's root by then (capabilities.make_files_as).
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from dayfly.runtime import syscalls
 from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped, open_source, owner_mapping
 from dayfly.runtime.namespaces import Namespaces
-from dayfly.runtime.operations import Operation
+from dayfly.runtime.operations import Give, Operation
 from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.shape import Mount as MountRequest
 from dayfly.runtime.users import Identity
@@ -32,6 +33,8 @@ def input_operations(
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
     lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
     requests = [*lookups, *plan.mounts]
+    owner = first_id + user.uid, first_id + user.gid
+    operations += [Give(f"root{device.target}", *owner) for device in plan.shape.devices]
     operations += [GiveMount(request, first_id, user, namespaces, notes) for request in requests]
     return operations
 

@@ -5,6 +5,7 @@ Relative paths are below the stage (see `rootfs.py`), the directory that init st
 """
 
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,13 +63,16 @@ class AttachDisk:
     fd: int
     target: str
     user_namespace: int
+    setuid_counts: bool = False
 
     def describe(self) -> str:
         return f"attach the job's disk at {self.target}"
 
     def apply(self) -> None:
+        attributes = sys.MOUNT_ATTR_IDMAP | sys.MOUNT_ATTR_NODEV
+        attributes |= 0 if self.setuid_counts else sys.MOUNT_ATTR_NOSUID
         try:
-            sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, sys.MOUNT_ATTR_IDMAP, userns_fd=self.user_namespace)
+            sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, attributes, userns_fd=self.user_namespace)
         except OSError as error:
             remedy = "have DAYFLY_HOME on ext4, xfs or btrfs, not on overlayfs (a container's own root) or NFS"
             raise HostError("map the owners of the job's disk below DAYFLY_HOME", None, error.errno, remedy) from error
@@ -101,12 +105,15 @@ class Overlay:
     """Mount a copy-on-write view of `lower` (the top layer first) whose writes go to `upper`.
 
     `volatile` (overlayfs.rst): the job's fsync need not reach the disk, since nothing of it outlives a power cut.
+    nosuid: setuid bits and file capabilities do not count. The job's no_new_privs says the same, but then the kernel
+    refuses to execute a file whose capabilities the job may not have (EPERM, capabilities(7)); so it executes as usual.
     """
 
     lower: tuple[str, ...]
     upper: str
     work: str
     target: str
+    setuid_counts: bool = False
 
     def describe(self) -> str:
         return f"mount an overlay of {len(self.lower)} layers at {self.target}"
@@ -114,7 +121,8 @@ class Overlay:
     def apply(self) -> None:
         layers = ":".join(self.lower)
         options = f"lowerdir={layers},upperdir={self.upper},workdir={self.work},volatile,xino=off"
-        sys.mount("overlay", self.target, "overlay", sys.MS_NODEV, options)
+        flags = sys.MS_NODEV if self.setuid_counts else sys.MS_NODEV | sys.MS_NOSUID
+        sys.mount("overlay", self.target, "overlay", flags, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +183,37 @@ class MakeDirectory:
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """Make a character device that anyone in the container may use."""
+class Node:
+    """Make a device's node, with the directories above it; unless `mode` says otherwise, for all in the container."""
 
     path: str
     major: int
     minor: int
+    mode: int = stat.S_IFCHR | 0o666
 
     def describe(self) -> str:
         return f"make the device {self.path}"
 
     def apply(self) -> None:
-        os.mknod(self.path, 0o020666, os.makedev(self.major, self.minor))
+        parent = os.path.dirname(self.path)
+        if not os.path.isdir(parent):
+            os.makedirs(parent, 0o755)
+        os.mknod(self.path, self.mode, os.makedev(self.major, self.minor))
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """Give a path to the job's user."""
+
+    path: str
+    uid: int
+    gid: int
+
+    def describe(self) -> str:
+        return f"give {self.path} to the job's user"
+
+    def apply(self) -> None:
+        os.chown(self.path, self.uid, self.gid)
 
 
 @dataclass(frozen=True, slots=True)

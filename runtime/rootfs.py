@@ -15,24 +15,25 @@ Names are short and relative because overlay's options must fit one page (mount(
 """
 
 import os
+import stat
 
 from dayfly.runtime.disk_template import Directory
 from dayfly.runtime.operations import (
     AttachDisk,
     Bind,
     Detach,
-    Device,
     MakeDirectory,
     MapTree,
     Mask,
     Mount,
     Move,
+    Node,
     Operation,
     Overlay,
     ReadOnly,
     Symlink,
 )
-from dayfly.runtime.shape import Shape
+from dayfly.runtime.shape import Device, Shape
 from dayfly.runtime.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME
 
 MAX_LAYERS = 128  # overlay itself takes 500; Docker stops at 127
@@ -99,9 +100,10 @@ def layout(host_trees: tuple[str, ...]) -> tuple[Directory, ...]:
     return (*(Directory(name) for name in [*plain, *points, *trees]), Directory("root/upper/tmp", 0o1777))
 
 
-def proc_operations() -> list[Operation]:
+def proc_operations(shape: Shape) -> list[Operation]:
     """Build /proc. To be applied in the stage by PID 1, whose PID namespace it shows."""
-    return [Detach(), Mount("proc", "proc", _SAFE), *(ReadOnly(path) for path in _READ_ONLY)]
+    read_only = () if shape.is_privileged else _READ_ONLY
+    return [Detach(), Mount("proc", "proc", _SAFE), *(ReadOnly(path) for path in read_only)]
 
 
 def kernel_operations(shape: Shape, owner: int, user_namespace: int, notes: list[str]) -> list[Operation]:
@@ -114,20 +116,20 @@ def kernel_operations(shape: Shape, owner: int, user_namespace: int, notes: list
     return [
         *(MapTree(source, point, user_namespace, notes) for source, point in trees),
         *_device_operations(shape, owner),
-        Mount("sysfs", "sys", _SAFE | MS_RDONLY),
-        *_masks(),
+        Mount("sysfs", "sys", _SAFE if shape.is_privileged else _SAFE | MS_RDONLY),
+        *([] if shape.is_privileged else _masks()),
     ]
 
 
 def tree_operations(shape: Shape, disk_fd: int, user_namespace: int, has_cgroup2: bool) -> list[Operation]:
     """Build the root on the job's disk, of what the others have made. After the cgroup namespace was entered."""
     operations: list[Operation] = [
-        AttachDisk(disk_fd, "disk", user_namespace),
-        Overlay(_layers(shape), "disk/root/upper", "disk/root/work", "root"),
+        AttachDisk(disk_fd, "disk", user_namespace, shape.is_privileged),
+        Overlay(_layers(shape), "disk/root/upper", "disk/root/work", "root", shape.is_privileged),
     ]
     for index, tree in enumerate(shape.host_trees):
         upper, work = f"disk/trees/{index}/upper", f"disk/trees/{index}/work"
-        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}"))
+        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}", shape.is_privileged))
     operations.append(Bind("disk/workspace/upper", "root/workspace"))
     if has_cgroup2:
         operations.append(Mount("cgroup2", "sys/fs/cgroup", _SAFE | MS_RDONLY))
@@ -142,13 +144,20 @@ def _device_operations(shape: Shape, owner: int) -> list[Operation]:
     own = f"uid={owner},gid={owner}"
     return [
         Mount("tmpfs", "dev", MS_NOSUID | MS_STRICTATIME, f"mode=755,size=64k,{own}"),
-        *(Device(f"dev/{name}", major, minor) for name, major, minor in _DEVICES),
+        *(Node(f"dev/{name}", major, minor) for name, major, minor in _DEVICES),
         *(Symlink(f"dev/{name}", to) for name, to in _LINKS),
         *(MakeDirectory(f"dev/{name}") for name in ("pts", "shm", "mqueue")),
         Mount("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(owner)),
         Mount("tmpfs", "dev/shm", _SAFE, f"mode=1777,size={shape.shm_bytes},{own}"),
         Mount("mqueue", "dev/mqueue", _SAFE),
+        *(Node(each.target[1:], each.major, each.minor or 0, _mode(each)) for each in shape.devices),
     ]
+
+
+def _mode(device: Device) -> int:
+    """For owner and group, who will be the job's user (`inputs.py`), whatever the host's node has."""
+    kind = stat.S_IFBLK if device.kind == "b" else stat.S_IFCHR
+    return kind | (0o440 if "r" in device.permissions else 0) | (0o220 if "w" in device.permissions else 0)
 
 
 def _devpts_options(owner: int) -> str:

@@ -48,13 +48,28 @@ class Quotas:
         return replace(self, io=(*others, *known))
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that a job may use: `kind` c or b; `minor` None is any. With a `target` below /dev it gets a node.
+
+    `permissions` are of r (read), w (write), m (make), as the control group's list has them.
+    """
+
+    kind: str
+    major: int
+    minor: int | None
+    permissions: str = "rw"
+    target: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What a keeper can prepare before it knows its job.
 
     `image_layers` are absolute directories, the top one first, as overlay's lowerdir wants them; `host_trees` are
     directories of the host (/usr) that get a copy-on-write overlay of their own, for the image `host`.
-    `disk_bytes` None is a disk without a limit.
+    `disk_bytes` None is a disk without a limit. `is_privileged`: nothing of /proc and /sys is masked or read-only, and
+    setuid programs count.
     """
 
     image_layers: tuple[str, ...]
@@ -63,6 +78,8 @@ class Shape:
     shm_bytes: int = 64 << 20
     network: str = "none"
     quotas: Quotas = Quotas()
+    is_privileged: bool = False
+    devices: tuple[Device, ...] = ()
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -75,6 +92,8 @@ class Shape:
             shm_bytes=document["shm_bytes"],
             network=document["network"],
             quotas=Quotas(**quotas),
+            is_privileged=document.get("is_privileged", False),
+            devices=tuple(Device(**device) for device in document.get("devices", ())),
         )
 
 
@@ -110,6 +129,20 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Privileges:
+    """What a job may that others may not, or the other way round; a job without any has None of it.
+
+    `capabilities` is the mask that its root keeps, `ambient` that of another user; `filter_path` is the compiled filter
+    of system calls for that mask, None is none; `gains`: setuid programs and file capabilities count.
+    """
+
+    capabilities: int
+    ambient: int = 0
+    filter_path: str | None = None
+    gains: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerPlan:
     """One job's container: the shape and everything that only this job has."""
 
@@ -118,6 +151,7 @@ class ContainerPlan:
     mounts: tuple[Mount, ...] = ()
     workspace: Workspace | None = None
     merge_streams: bool = False
+    privileges: Privileges | None = None
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -130,4 +164,5 @@ class ContainerPlan:
             mounts=tuple(Mount(**mount) for mount in document["mounts"]),
             workspace=Workspace(**{**workspace, "hidden": tuple(workspace["hidden"])}) if workspace else None,
             merge_streams=document["merge_streams"],
+            privileges=Privileges(**privileges) if (privileges := document.get("privileges")) else None,
         )

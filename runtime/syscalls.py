@@ -35,6 +35,7 @@ _libc.syscall.restype = _long
 _IS_X86 = os.uname().machine == "x86_64"
 _SYS_KEYCTL = 250 if _IS_X86 else 219
 _SYS_SECCOMP = 317 if _IS_X86 else 277
+_SYS_BPF = 321 if _IS_X86 else 280
 _SYS_CLOSE_RANGE = 436
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 428, 429, 430, 431, 432
 _SYS_OPENAT2, _SYS_MOUNT_SETATTR = 437, 442
@@ -65,6 +66,7 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RE
 # prctl(2), capset(2), keyctl(2), seccomp(2)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP = 1, 4, 23, 24
 PR_SET_NAME, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 15, 28, 38, 47, 4
+PR_SET_KEEPCAPS, PR_CAP_AMBIENT_RAISE = 8, 2
 PR_SET_CHILD_SUBREAPER = 36
 KEYCTL_JOIN_SESSION_KEYRING = 1
 SECCOMP_SET_MODE_FILTER = 1
@@ -270,6 +272,22 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> None:
     fprog = struct.pack("HP", len(program) // 8, ctypes.cast(instructions, _ptr).value)  # struct sock_fprog
     if _libc.syscall(_long(_SYS_SECCOMP), _uint(SECCOMP_SET_MODE_FILTER), _uint(flags), _str(fprog)) < 0:
         raise _fail(None)
+
+
+class Buffer:
+    """Bytes at an address that stays as long as the object does, for calls that take addresses in a structure."""
+
+    def __init__(self, content: bytes) -> None:
+        self._memory = ctypes.create_string_buffer(content, len(content))
+        self.address = ctypes.addressof(self._memory)
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    """bpf(2): `attributes` is `union bpf_attr` as far as the command looks at it; returns a descriptor or 0."""
+    result: int = _libc.syscall(_long(_SYS_BPF), _int(command), _str(attributes), _uint(len(attributes)))
+    if result < 0:
+        raise _fail(None)
+    return result
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF) -> None:

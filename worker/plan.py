@@ -22,6 +22,7 @@ from dayfly.runtime.ignore import ignored
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
 from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Shape, Workspace
+from dayfly.worker import switches
 from dayfly.worker.host import host_id
 from dayfly.worker.settings import WorkerSettings
 
@@ -60,12 +61,14 @@ class Planner:
             mounts=tuple(self._mount(number, spec) for number in range(len(spec.mounts))),
             workspace=self._workspace(spec),
             merge_streams=spec.merge_streams,
+            privileges=switches.privileges(spec, self._settings.home),
         )
 
     def shape(self, spec: JobSpec, image: Image) -> Shape:
         """What can be prepared before the job comes: the same for all jobs that state the same limits."""
         if spec.network is Network.HOST and not self._settings.allow.network_host:
             raise SpecError("network", "the operator of this worker does not allow host ([allow] network_host)")
+        switches.check(spec, self._settings.allow)
         shm = spec.limits.shm_bytes
         return Shape(
             image_layers=image.layers,
@@ -74,6 +77,8 @@ class Planner:
             shm_bytes=self._settings.defaults.shm_bytes if shm is None else shm,
             network=spec.network.value,
             quotas=self._quotas(spec),
+            is_privileged=spec.privileged,
+            devices=switches.devices(spec, self._settings.allow, self._hierarchy.lacking),
         )
 
     def stop_signal(self, spec: JobSpec, image: Image) -> int:

@@ -38,11 +38,16 @@ class JobDefaults:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What the operator lets jobs reach of the host. `mounts` and `dirs` are path prefixes; `None` = any path."""
+    """What the operator lets jobs reach of the host. `mounts` and `dirs` are path prefixes, `devices` globs, `cap_add`
+    names of capabilities; `None` = any."""
 
     mounts: tuple[Path, ...] | None = ()
     dirs: tuple[Path, ...] | None = ()
     network_host: bool = False
+    cap_add: tuple[str, ...] | None = ()
+    seccomp_unconfined: bool = False
+    privileged: bool = False
+    devices: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ import errno
 import os
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.cgroups import controlfile, kmsg, tasks
+from dayfly.runtime.cgroups import controlfile, devices, kmsg, tasks
 from dayfly.runtime.cgroups import v2_limits as limits
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
 from dayfly.runtime.cgroups.settings import Settings, close_all
-from dayfly.runtime.shape import IoQuota, Quotas
+from dayfly.runtime.shape import Device, IoQuota, Quotas
 
 CONTROLLERS = ("cpu", "memory", "pids", "io")
 
@@ -35,15 +35,19 @@ class Hierarchy:
         self.directory = os.path.join(base, self.name)
         controlfile.make_directory(self.directory, exist_ok=True)
         self.lacking = dict(lacking)
-        """What cannot be limited or read here, and why: controller to reason; also `swap`, `cpu_burst`, `pressure`."""
+        """What cannot be limited or read here, and why: controller to reason; also `swap`, `cpu_burst`, `pressure`,
+        `devices`."""
         self._hand_on()
 
     def describe(self) -> dict[str, object]:
         """For `dayfly doctor`."""
         return {"version": 2, "directories": {"": self.directory}, "lacking": dict(self.lacking)}
 
-    def create(self, token: str) -> "Cgroup":
-        """A new group. Raises `HostError`, also when it exists: a group is never used twice."""
+    def create(self, token: str, *, with_devices: bool = False) -> "Cgroup":
+        """A new group. Raises `HostError`, also when it exists: a group is never used twice.
+
+        `with_devices`: one that `restrict` can be asked of, which every group of version 2 is.
+        """
         directory = os.path.join(self.directory, token)
         controlfile.make_directory(directory)
         try:
@@ -88,6 +92,9 @@ class Hierarchy:
         ):
             if controller not in self.lacking and not os.path.exists(os.path.join(self.directory, file)):
                 self.lacking[name] = f"this kernel has no {file}{remedy}"
+        reason = devices.why_lacking_v2(self.directory)
+        if reason is not None:
+            self.lacking["devices"] = reason
 
 
 class Cgroup:
@@ -107,6 +114,10 @@ class Cgroup:
         if self._kmsg is not None:
             self._open.append(self._kmsg)
         self._settings = Settings(limits.FRESH, limits.NO_IO_LIMIT, lambda controller: (self._fd, directory))
+
+    def restrict(self, only: Sequence[Device]) -> None:
+        """Let it use these devices and no others. Raises `HostError`."""
+        devices.restrict_v2(self._fd, self._directory, only)
 
     def apply(self, quotas: Quotas) -> None:
         """Write the limits that differ from those applied before. Raises `HostError` with file and value."""

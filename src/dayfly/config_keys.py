@@ -26,6 +26,7 @@ class Kind(Enum):
     DURATION = "duration"
     SWITCH = "switch"
     TEXTS = "texts"
+    CAPABILITIES = "capabilities"
     LABELS = "labels"
 
 
@@ -83,6 +84,10 @@ KEYS: Mapping[str, Key] = {
         Key("allow.mounts", Kind.TEXTS, [], "directories that a job may mount, with all below them"),
         Key("allow.dirs", Kind.TEXTS, [], "directories that a job may have as its live --dir, with all below them"),
         Key("allow.network_host", Kind.SWITCH, False, "may a job have the host's network?"),
+        Key("allow.cap_add", Kind.CAPABILITIES, [], "capabilities that a job may add: SYS_PTRACE; all is every one"),
+        Key("allow.seccomp_unconfined", Kind.SWITCH, False, "may a job be without the filter of system calls?"),
+        Key("allow.privileged", Kind.SWITCH, False, "may a job be privileged?"),
+        Key("allow.devices", Kind.TEXTS, [], "devices that a job may have, as globs: /dev/kvm, /dev/dri/*"),
         Key("store.url", Kind.TEXT, None, "store of logs and artifacts: file:///PATH; unset: HOME/store"),
         Key("images.default_image", Kind.TEXT, DEFAULT_IMAGE, "image of a job that names none"),
     )
@@ -128,5 +133,6 @@ _TYPES: Mapping[Kind, dict[str, object]] = {
     Kind.DURATION: {"type": ["string", "number"], "minimum": 0},
     Kind.SWITCH: {"type": "boolean"},
     Kind.TEXTS: {"type": "array", "items": {"type": "string", "minLength": 1}},
+    Kind.CAPABILITIES: {"type": "array", "items": {"type": "string", "minLength": 1}},
     Kind.LABELS: {"type": "object", "additionalProperties": {"type": "string"}},
 }

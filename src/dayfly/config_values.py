@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from dayfly.config_keys import Key, Kind
+from dayfly.jobs.privileges import check_capability
 from dayfly.jobs.units import format_duration, format_size, parse_duration, parse_size
 
 
@@ -78,6 +79,10 @@ def _texts(raw: object) -> tuple[str, ...]:
     raise ValueError(f"must be a list of texts, got {raw!r}")
 
 
+def _capabilities(raw: object) -> tuple[str, ...]:
+    return tuple(check_capability(each) for each in _texts(raw))
+
+
 def _labels(raw: object) -> Mapping[str, str]:
     if isinstance(raw, str):
         raw = raw.split(",")
@@ -101,5 +106,6 @@ _PARSERS: Mapping[Kind, Callable[[object], object]] = {
     Kind.DURATION: _duration,
     Kind.SWITCH: _switch,
     Kind.TEXTS: _texts,
+    Kind.CAPABILITIES: _capabilities,
     Kind.LABELS: _labels,
 }

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dayfly.config import Settings, home_directory, store_directory
+from dayfly.jobs.privileges import ALL
 from dayfly.jobs.spec import DEFAULT_ARTIFACTS_WHEN, DEFAULT_RETRY, ArtifactsWhen
 from dayfly.worker.settings import Allowed, JobDefaults, WorkerSettings
 
@@ -31,7 +32,15 @@ def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_whe
 
 
 # The embedded worker serves nobody but the user who started it, and what that user may read anyway.
-_ANYTHING = Allowed(mounts=None, dirs=None, network_host=True)
+_ANYTHING = Allowed(
+    mounts=None,
+    dirs=None,
+    network_host=True,
+    cap_add=None,
+    seccomp_unconfined=True,
+    privileged=True,
+    devices=None,
+)
 
 
 def _defaults(settings: Settings) -> JobDefaults:
@@ -54,4 +63,13 @@ def _allowed(settings: Settings) -> Allowed:
         mounts=tuple(Path(each) for each in settings.texts("allow.mounts")),
         dirs=tuple(Path(each) for each in settings.texts("allow.dirs")),
         network_host=settings.is_on("allow.network_host"),
+        cap_add=_capabilities(settings),
+        seccomp_unconfined=settings.is_on("allow.seccomp_unconfined"),
+        privileged=settings.is_on("allow.privileged"),
+        devices=settings.texts("allow.devices"),
     )
+
+
+def _capabilities(settings: Settings) -> tuple[str, ...] | None:
+    names = settings.texts("allow.cap_add")
+    return None if ALL in names else names

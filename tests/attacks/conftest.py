@@ -133,7 +133,7 @@ def _no_limits_of_resources(patch: Patch) -> None:
 
 _OFF: dict[str, Callable[[Patch], None]] = {
     "seccomp": _no_seccomp,
-    "bounding": lambda patch: patch.setattr(capabilities, "drop_bounding", lambda: None),
+    "bounding": lambda patch: patch.setattr(capabilities, "drop_bounding", lambda kept: None),
     "capabilities": lambda patch: patch.setattr(capabilities, "lower", lambda kept: None),
     "no_new_privs": _prctl(syscalls.PR_SET_NO_NEW_PRIVS, lambda real: 0),
     # The kernel takes it away with the ids too (commit_creds), so the control gives it back.

@@ -27,6 +27,11 @@ _OPTIONS = (
     click.option("--pids", type=int, metavar="N", help="Limit of processes and threads."),
     click.option("--disk", metavar="SIZE", help="Limit of what the job may write."),
     click.option("--mount", multiple=True, metavar="SRC[:DST][:rw]", help="Mount a directory of the host; repeatable."),
+    click.option("--device", multiple=True, metavar="SRC[:DST][:rwm]", help="Give a device of the host; repeatable."),
+    click.option("--cap-add", multiple=True, metavar="NAME", help="Add a capability, or ALL; repeatable."),
+    click.option("--cap-drop", multiple=True, metavar="NAME", help="Drop a capability, or ALL; repeatable."),
+    click.option("--security-opt", multiple=True, metavar="seccomp=unconfined", help="Leave all system calls open."),
+    click.option("--privileged", is_flag=True, help="All capabilities over its own namespaces, no filter, no masks."),
     click.option("--network", metavar="MODE", help="none (default) or host."),
     click.option("--entrypoint", metavar="COMMAND", help="Replace the image's entrypoint; '' clears it."),
     click.option("--script", metavar="FILE|-", help="Run a shell script instead of a command."),
@@ -96,6 +101,9 @@ def _document(flags: Mapping[str, Any]) -> dict[str, Any]:
         "artifacts": _artifacts(flags),
         "retry": _stated({"max": flags["retry"]}),
         "mounts": list(flags["mount"]),
+        "devices": list(flags["device"]),
+        "cap_add": list(flags["cap_add"]),
+        "cap_drop": list(flags["cap_drop"]),
         "after": _after(flags["after"]) if flags["after"] else {},
     }
     return {**_scalars(flags), **_program(flags), **{field: value for field, value in maps.items() if value}}
@@ -105,8 +113,19 @@ def _scalars(flags: Mapping[str, Any]) -> dict[str, Any]:
     names = ("image", "workdir", "user", "network", "timeout", "queue", "priority", "name", "delay", "unique", "keep")
     values = {name: flags[name] for name in names}
     values |= {"queue_timeout": flags["queue_timeout"], "dir": flags["directory"], "tty": flags["tty"] or None}
-    values |= {"debug": flags["debug"] or None}
+    values |= {"debug": flags["debug"] or None, "privileged": flags["privileged"] or None}
+    values |= {"seccomp": _seccomp(flags["security_opt"])}
     return _stated(values)
+
+
+def _seccomp(options: Iterable[str]) -> str | None:
+    """Of Docker's --security-opt the one that there is; a profile of one's own is none of it."""
+    mode = None
+    for option in options:
+        name, _, mode = option.partition("=")
+        if name != "seccomp" or mode not in ("default", "unconfined"):
+            raise click.UsageError(f"--security-opt {option}: there is seccomp=unconfined and seccomp=default")
+    return mode
 
 
 def _program(flags: Mapping[str, Any]) -> dict[str, Any]:

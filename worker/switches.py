@@ -1,0 +1,84 @@
+"""The switches that loosen a job's confinement: each one only as far as the operator allows it.
+
+A SpecError names the switch and the key in `[allow]` that would let it.
+"""
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from dayfly.jobs.errors import SpecError
+from dayfly.jobs.privileges import ALL, DEFAULT_CAPABILITIES, Seccomp, kept
+from dayfly.jobs.spec import JobSpec
+from dayfly.runtime import capabilities, seccomp
+from dayfly.runtime.shape import Device, Privileges
+from dayfly.worker.settings import Allowed
+
+
+def check(spec: JobSpec, allow: Allowed) -> None:
+    """Refuse what the operator does not allow, of all switches but devices. Raises SpecError."""
+    if spec.privileged and not allow.privileged:
+        raise _refused("privileged", "privileged", "privileged")
+    if spec.seccomp is Seccomp.UNCONFINED and not allow.seccomp_unconfined:
+        raise _refused("seccomp", "seccomp: unconfined", "seccomp_unconfined")
+    for number, name in enumerate(spec.cap_add):
+        if not _may_add(name, allow):
+            raise _refused(f"cap_add[{number}]", f"the capability {name}", "cap_add")
+
+
+def privileges(spec: JobSpec, home: Path) -> Privileges | None:
+    """What init gives the job that not every job has, None for nothing; compiles the filter for it into `home`."""
+    if not (spec.privileged or spec.cap_add or spec.cap_drop or spec.seccomp is Seccomp.UNCONFINED):
+        return None
+    names = kept(spec.cap_add, spec.cap_drop, privileged=spec.privileged)
+    mask = capabilities.mask(names)
+    is_filtered = not spec.privileged and spec.seccomp is Seccomp.DEFAULT
+    return Privileges(
+        capabilities=mask,
+        ambient=capabilities.mask(names if ALL in spec.cap_add else names.intersection(spec.cap_add)),
+        filter_path=seccomp.cached(str(home), mask) if is_filtered else None,
+        gains=spec.privileged,
+    )
+
+
+def devices(spec: JobSpec, allow: Allowed, lacking: Mapping[str, str]) -> tuple[Device, ...]:
+    """The devices with their numbers: a node that is put in their place later is another matter. Raises SpecError."""
+    if spec.devices and "devices" in lacking:
+        raise SpecError("devices", f"this worker cannot enforce it: {lacking['devices']}")
+    return tuple(_device(number, spec, allow) for number in range(len(spec.devices)))
+
+
+def _device(number: int, spec: JobSpec, allow: Allowed) -> Device:
+    wanted, path = spec.devices[number], f"devices[{number}].source"
+    try:
+        real = os.path.realpath(wanted.source, strict=True)
+        facts = os.stat(real)
+    except OSError as error:
+        raise SpecError(path, f"{wanted.source} cannot be used on this worker: {error.strerror}") from error
+    kind = "c" if stat.S_ISCHR(facts.st_mode) else "b" if stat.S_ISBLK(facts.st_mode) else None
+    if kind is None:
+        raise SpecError(path, f"{real} is not a device")
+    if allow.devices is not None and not _matches(real, allow.devices):
+        raise _refused(path, f"the device {real}", "devices")
+    major, minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
+    return Device(kind, major, minor, wanted.permissions, wanted.target)
+
+
+def _may_add(name: str, allow: Allowed) -> bool:
+    return allow.cap_add is None or name in allow.cap_add or name in DEFAULT_CAPABILITIES
+
+
+def _matches(path: str, globs: Iterable[str]) -> bool:
+    """As a shell would match them: `*` ends at a slash."""
+    parts = path.split("/")
+    for glob in globs:
+        patterns = glob.split("/")
+        if len(patterns) == len(parts) and all(map(fnmatch.fnmatchcase, parts, patterns)):
+            return True
+    return False
+
+
+def _refused(path: str, what: str, key: str) -> SpecError:
+    return SpecError(path, f"the operator of this worker does not allow {what} ([allow] {key})")
