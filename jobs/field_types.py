@@ -132,7 +132,6 @@ Capabilities = Annotated[
     OrShort({"type": "string"}),
 ]
 DevicePath = Annotated[str, AfterValidator(paths.check_device_path), Field(json_schema_extra={"pattern": "^/dev/"})]
-DeviceTarget = Annotated[str, AfterValidator(paths.check_device_target), Field(json_schema_extra={"pattern": "^/dev/"})]
 DevicePermissions = Annotated[
     str, AfterValidator(names.check_permissions), Field(json_schema_extra={"pattern": "^[rwm]{1,3}$"})
 ]

@@ -15,7 +15,7 @@ from dayfly.jobs import field_types as types
 from dayfly.jobs import short_forms, spec
 from dayfly.jobs.field_types import OrShort
 from dayfly.jobs.names import shown
-from dayfly.jobs.paths import is_below
+from dayfly.jobs.paths import check_device_target, is_below
 from dayfly.jobs.privileges import Device
 from dayfly.jobs.state import Outcome
 
@@ -121,17 +121,24 @@ Mounts = Annotated[
 
 class DeviceModel(Strict):
     source: types.DevicePath = Field(description="The device on the worker's host, below /dev.")
-    target: types.DeviceTarget = Field(description="Where the job sees it, below /dev. Default: as the source.")
+    target: types.DevicePath | None = Field(
+        default=None, description="Where the job sees it, below /dev. Default: as the source."
+    )
     permissions: types.DevicePermissions = Field(
         default="rw", description="r: read, w: write, m: make; no job can make nodes of devices, so m is no more."
     )
 
+    @model_validator(mode="after")
+    def _is_none_of_every_container(self) -> DeviceModel:
+        check_device_target(self.target or self.source)
+        return self
+
     def value(self) -> Device:
-        return Device(**dict(self))
+        return Device(self.source, self.target or self.source, self.permissions)
 
 
 def _with_own_nodes(devices: list[DeviceModel]) -> list[DeviceModel]:
-    targets = [each.target for each in devices]
+    targets = [each.value().target for each in devices]
     for target in targets:
         if targets.count(target) > 1 or any(is_below(other, target) for other in targets if other != target):
             raise ValueError(f"must not have two devices at {shown(target)}, or one below it")

@@ -65,17 +65,14 @@ def mount(value: Any) -> Any:
 
 
 def device(value: Any) -> Any:
-    """`SRC[:DST][:PERMISSIONS]` for `{source, target, permissions}`; what is not stated is the source and rw."""
-    if isinstance(value, dict) and "source" in value:
-        return {"target": value["source"], **value}
+    """`SRC[:DST][:PERMISSIONS]` for `{source, target, permissions}`."""
     if not isinstance(value, str):
         return value
     parts = value.split(":")
-    permissions = parts.pop() if len(parts) > 1 and not parts[-1].startswith("/") else None
+    permissions = parts.pop() if len(parts) > 1 and not parts[-1].startswith("/") else "rw"
     if len(parts) > 2 or not all(parts):
         raise ValueError(f"must be SRC[:DST][:rwm], got {shown(value)}")
-    stated = {} if permissions is None else {"permissions": permissions}
-    return {"source": parts[0], "target": parts[-1], **stated}
+    return {**dict(zip(("source", "target"), parts, strict=False)), "permissions": permissions}
 
 
 def settings(value: Any) -> Any:

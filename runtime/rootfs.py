@@ -47,7 +47,8 @@ _LINKS = (
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 )
-# Docker's lists (moby, daemon/pkg/oci/defaults.go): what tells a job about the host, or lets it reach the kernel.
+# Docker's lists (moby, daemon/pkg/oci/defaults.go) and what Podman's have beyond them (containers/common, pkg/config):
+# what tells a job about the host, or lets it reach the kernel.
 _MASKED = (
     "proc/acpi",
     "proc/asound",
@@ -59,8 +60,17 @@ _MASKED = (
     "proc/scsi",
     "proc/timer_list",
     "proc/timer_stats",
+    "sys/dev/block",
     "sys/devices/virtual/powercap",
     "sys/firmware",
+    "sys/fs/selinux",
+    # Beyond both: the kernel's command line may hold secrets, pressure files are writable for everybody (a trigger each),
+    # dmi names the machine; the others help to aim at the kernel.
+    "proc/cmdline",
+    "proc/config.gz",
+    "proc/pressure",
+    "sys/devices/virtual/dmi",
+    "sys/kernel/vmcoreinfo",
 )
 _READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 _TTY_GROUP = 5  # Debian's and Docker's gid of the group tty

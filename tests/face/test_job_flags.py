@@ -30,7 +30,8 @@ def test_every_flag_reaches_its_field() -> None:
         "--image debian:12 -e A=1=2 -w /w -u 7:8 -m 2G --cpus 1.5 --pids 9 --disk 5G --mount /a:/b:rw --network host "
         "--entrypoint /e --dir /d --artifact x/** --artifact y --changed --timeout 20m --queue q --queue-timeout 1h "
         "--priority -3 --label disk=nvme --label gpu --name n --retry 2 --after 01A --after 01B --delay 5s --unique u "
-        "--keep failed --debug -- make -j2 --image=no"
+        "--keep failed --debug --device /dev/kvm:r --cap-add NET_ADMIN --cap-drop ALL --security-opt seccomp=unconfined "
+        "--privileged -- make -j2 --image=no"
     )
     assert parse(*line.split()) == [
         {
@@ -56,6 +57,11 @@ def test_every_flag_reaches_its_field() -> None:
             "unique": "u",
             "keep": "failed",
             "debug": True,
+            "devices": ["/dev/kvm:r"],
+            "cap_add": ["NET_ADMIN"],
+            "cap_drop": ["ALL"],
+            "seccomp": "unconfined",
+            "privileged": True,
             "command": ["make", "-j2", "--image=no"],
         }
     ]
@@ -170,3 +176,10 @@ def test_contradiction_is_a_usage_error(arguments: list[str], message: str) -> N
     """Flags that cannot be meant together are refused with the reason."""
     with pytest.raises(click.UsageError, match=message):
         parse(*arguments)
+
+
+@pytest.mark.parametrize("option", ["no-new-privileges", "seccomp=profile.json", "apparmor=unconfined", "seccomp"])
+def test_a_security_opt_that_there_is_not_is_refused(option: str) -> None:
+    """Docker has more of them; one that would be ignored is an error."""
+    with pytest.raises(click.UsageError, match="seccomp=unconfined"):
+        parse("--security-opt", option, "--", "true")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from dayfly.jobs.door import read_job
+from dayfly.jobs.privileges import CAPABILITIES, Device, Seccomp
 from dayfly.jobs.schema import json_schema
 from dayfly.jobs.spec import (
     After,
@@ -75,6 +76,12 @@ _ARTIFACTS = st.just(Artifacts()) | st.builds(
     when=st.sampled_from(ArtifactsWhen),
     expire_in_seconds=_optional(_SECONDS),
 )
+_DEVICES = st.builds(
+    Device,
+    st.sampled_from(["/dev/kvm", "/dev/dri/card0"]),
+    st.from_regex(r"/dev/x[a-z]{1,5}", fullmatch=True),
+    st.sampled_from(["r", "rw", "wm", "rwm"]),
+)
 _RETRIED = [each for each in Outcome if each not in (Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.REJECTED)]
 _COMMON = {
     "name": _optional(_LINE),
@@ -88,6 +95,11 @@ _COMMON = {
     "mounts": st.lists(
         st.builds(Mount, _PATH, _PATH, st.booleans()), max_size=3, unique_by=lambda each: each.target
     ).map(tuple),
+    "devices": st.lists(_DEVICES, max_size=3, unique_by=lambda each: each.target).map(tuple),
+    "cap_add": st.lists(st.sampled_from(["ALL", *CAPABILITIES[:20]]), max_size=3).map(tuple),
+    "cap_drop": st.lists(st.sampled_from(CAPABILITIES[20:]), max_size=3).map(tuple),
+    "seccomp": st.sampled_from(Seccomp),
+    "privileged": st.booleans(),
     "limits": _LIMITS,
     "timeout_seconds": _optional(_SECONDS),
     "queue_timeout_seconds": _optional(_SECONDS),

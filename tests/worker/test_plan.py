@@ -1,5 +1,6 @@
 """From a document to a container: Docker's rules for commands, the operator's rules for the host."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from dayfly.jobs.demand import Capacity
 from dayfly.jobs.door import read_job
 from dayfly.jobs.errors import SpecError
+from dayfly.runtime.capabilities import DEFAULT_MASK
 from dayfly.runtime.images.image import Image, ImageConfig
+from dayfly.runtime.shape import ContainerPlan, Device, Privileges, fields_of
 from dayfly.worker.host import host_id
 from dayfly.worker.plan import Identity, Planner
 from dayfly.worker.settings import Allowed, WorkerSettings
@@ -20,6 +23,9 @@ _CONFIG = ImageConfig(
 )
 _IMAGE = Image(name="web", digest="sha256:0", layers=("/l/2", "/l/1"), config=_CONFIG)
 _PLAIN = Image(name="plain", digest="sha256:1", layers=("/l/1",))
+
+
+_PTRACE = 1 << 19
 
 
 class FullHierarchy:
@@ -90,12 +96,74 @@ def test_what_a_job_does_not_state_is_its_share(tmp_path):
         ({"command": ["x"], "dir": {"path": "/", "host": "elsewhere", "device": 1, "inode": 1}}, "dir"),
         ({"command": ["x"], "dir": {"bundle": "sha256:" + "0" * 64}}, "dir"),
         ({"script": "#" * 140_000}, "script"),
+        ({"command": ["x"], "cap_add": ["CHOWN", "SYS_ADMIN"]}, r"cap_add\[1\].*SYS_ADMIN.*\[allow\] cap_add"),
+        ({"command": ["x"], "cap_add": "all"}, r"cap_add\[0\].*ALL"),
+        ({"command": ["x"], "seccomp": "unconfined"}, r"seccomp: unconfined.*\[allow\] seccomp_unconfined"),
+        ({"command": ["x"], "privileged": True}, r"privileged.*\[allow\] privileged"),
+        ({"command": ["x"], "devices": "/dev/null:/dev/hole"}, r"devices\[0\].source.*/dev/null.*\[allow\] devices"),
+        ({"command": ["x"], "devices": "/dev/shm:/dev/a"}, r"devices\[0\].source: /dev/shm is not a device"),
+        ({"command": ["x"], "devices": "/dev/no-such"}, r"devices\[0\].source.*No such file"),
     ],
 )
 def test_what_the_operator_or_the_host_refuses_is_named_by_its_field(tmp_path, document, field):
     """A worker never runs a job with less than it asked for; it says which field and why."""
     with pytest.raises(SpecError, match=field):
         _plan(_planner(tmp_path), **document)
+
+
+def test_a_job_without_switches_costs_no_switch(tmp_path):
+    """What a job does not ask for is None: no filter of its own is compiled, no list of devices made."""
+    plan = _plan(_planner(tmp_path), command=["x"], cap_add=[])
+    assert (plan.privileges, plan.shape.devices, plan.shape.is_privileged) == (None, (), False)
+    assert not (tmp_path / "templates").exists()
+
+
+def test_what_the_operator_allows_reaches_the_plan(tmp_path):
+    """Capabilities by name with a filter for them, a device by its number, privileged without a filter."""
+    planner = _planner(tmp_path, cap_add=("SYS_PTRACE",), devices=("/dev/n*",))
+    added = _plan(planner, command=["x"], cap_add=["sys_ptrace", "KILL"]).privileges
+    assert added.capabilities == DEFAULT_MASK | _PTRACE
+    assert added.ambient == _PTRACE | 1 << 5
+    assert Path(added.filter_path).is_file()
+    assert not added.gains
+    (device,) = _plan(planner, command=["x"], devices=["/dev/null:/dev/own/hole:r"]).shape.devices
+    assert device == Device("c", 1, 3, "r", "/dev/own/hole")
+    assert _plan(planner, command=["x"], cap_drop="ALL").privileges.capabilities == 0
+    free = _plan(_planner(tmp_path, privileged=True), command=["x"], privileged=True)
+    assert free.shape.is_privileged
+    assert free.privileges == Privileges(capabilities=(1 << 41) - 1, gains=True)
+
+
+def test_a_device_is_allowed_by_where_it_really_lies(tmp_path):
+    """A glob's star ends at a slash, and a link among the allowed ones does not lead to another device."""
+    planner = _planner(tmp_path, devices=("/dev/f*",))
+    assert os.path.realpath("/dev/fd/0") != "/dev/fd/0"
+    for source in ("/dev/fd/0", "/dev/zero"):
+        with pytest.raises(SpecError, match=r"devices\[0\]"):
+            _plan(planner, command=["x"], devices=[f"{source}:/dev/x"])
+    assert _plan(planner, command=["x"], devices=["/dev/full:/dev/x"]).shape.devices[0].minor == 7
+
+
+def test_devices_that_this_host_cannot_limit_are_refused(tmp_path):
+    """Without a list in the kernel a job gets no device: it is refused with what is missing."""
+
+    class Lacking(FullHierarchy):
+        lacking = {"devices": "no controller devices"}  # noqa: RUF012 - read only
+
+    with pytest.raises(SpecError, match="devices: this worker cannot enforce it: no controller devices"):
+        _plan(_planner(tmp_path, Lacking(), devices=None), command=["x"], devices=["/dev/full:/dev/x"])
+
+
+def test_a_plan_with_every_switch_survives_its_json(tmp_path):
+    """The record is JSON: a keeper, or the next agent, reads the same plan from it; also one of before the switches."""
+    allow = {"cap_add": None, "devices": None, "privileged": True, "seccomp_unconfined": True}
+    switches = {"cap_add": "ALL", "devices": "/dev/full:/dev/x:rwm", "privileged": True, "seccomp": "unconfined"}
+    plan = _plan(_planner(tmp_path, **allow), command=["x"], **switches)
+    assert ContainerPlan.from_json(json.loads(json.dumps(plan, default=fields_of))) == plan
+    older = json.loads(json.dumps(_plan(_planner(tmp_path), command=["x"]), default=fields_of))
+    for place, name in ((older, "privileges"), (older["shape"], "devices"), (older["shape"], "is_privileged")):
+        del place[name]
+    assert ContainerPlan.from_json(older) == _plan(_planner(tmp_path), command=["x"])
 
 
 def test_an_image_without_a_command_needs_one_from_the_document(tmp_path):

@@ -1,4 +1,4 @@
-"""A job holds Docker's default capabilities at most, and none in a set that it could pass on."""
+"""A job holds the default capabilities at most, and none in a set that it could pass on."""
 
 import os
 from collections.abc import Callable
@@ -10,8 +10,9 @@ from dayfly.runtime import capabilities
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("needs_root")]
 
-DOCKER = 0xA80425FB
-"""CapEff of a process in a default Docker container."""
+DEFAULT = 0x405FB
+DOCKER, PODMAN = 0xA80425FB, 0x800405FB
+"""CapEff of a process in a default container of each."""
 
 
 def _sets() -> dict[str, int]:
@@ -19,10 +20,11 @@ def _sets() -> dict[str, int]:
         return {line[:6]: int(line[8:], 16) for line in status if line.startswith("Cap")}
 
 
-def test_the_default_is_dockers() -> None:
-    """The fourteen names are the mask that a default Docker container shows."""
-    assert capabilities.DEFAULT_MASK == DOCKER
-    assert len(capabilities.DEFAULT) == 14
+def test_the_default_is_less_than_dockers_and_podmans() -> None:
+    """No capability that a default container of either does without; and the kernel numbers the names as we do."""
+    assert capabilities.DEFAULT_MASK == DEFAULT
+    assert DEFAULT & ~DOCKER == DEFAULT & ~PODMAN == 0
+    assert (capabilities.NUMBERS["CHOWN"], capabilities.NUMBERS["CHECKPOINT_RESTORE"]) == (0, 40)
 
 
 def test_root_keeps_the_default_and_can_pass_nothing_on(in_child: Callable[..., Any]) -> None:
@@ -33,7 +35,7 @@ def test_root_keeps_the_default_and_can_pass_nothing_on(in_child: Callable[..., 
         capabilities.lower(capabilities.DEFAULT_MASK)
         return _sets()
 
-    expected = {"CapBnd": DOCKER, "CapPrm": DOCKER, "CapEff": DOCKER, "CapInh": 0, "CapAmb": 0}
+    expected = {"CapBnd": DEFAULT, "CapPrm": DEFAULT, "CapEff": DEFAULT, "CapInh": 0, "CapAmb": 0}
     assert in_child(drop) == expected
 
 
@@ -47,7 +49,7 @@ def test_an_ordinary_user_has_none(in_child: Callable[..., Any]) -> None:
         capabilities.lower(0)
         return _sets()
 
-    assert in_child(drop) == {"CapBnd": DOCKER, "CapPrm": 0, "CapEff": 0, "CapInh": 0, "CapAmb": 0}
+    assert in_child(drop) == {"CapBnd": DEFAULT, "CapPrm": 0, "CapEff": 0, "CapInh": 0, "CapAmb": 0}
 
 
 def test_the_bounding_set_cannot_be_cut_too_late(in_child: Callable[..., Any]) -> None:
@@ -74,9 +76,9 @@ def test_what_was_dropped_does_not_come_back_by_exec(in_child: Callable[..., Any
         os.waitpid(pid, 0)
         return os.read(reader, 100).decode()
 
-    assert int(in_child(drop_and_exec).split()[1], 16) == DOCKER
+    assert int(in_child(drop_and_exec).split()[1], 16) == DEFAULT
 
 
 def test_without_the_drop_a_child_holds_more(in_child: Callable[..., Any]) -> None:
     """The control: these tests would fail if nothing was dropped."""
-    assert in_child(_sets)["CapEff"] & ~DOCKER
+    assert in_child(_sets)["CapEff"] & ~DEFAULT

@@ -10,6 +10,7 @@ import pytest
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
+from dayfly.runtime.capabilities import DEFAULT_MASK
 from dayfly.runtime.container import Host
 from dayfly.runtime.shape import Mount, Quotas, Workspace
 
@@ -32,10 +33,10 @@ def test_root_in_the_job_is_nobody_on_the_host(run: Run) -> None:
     assert count == "65536"
 
 
-def test_job_holds_dockers_capabilities_and_no_others(run: Run) -> None:
-    """Permitted, effective and bounding are Docker's fourteen; inheritable and ambient are empty (CVE-2022-24769)."""
+def test_job_holds_the_default_capabilities_and_no_others(run: Run) -> None:
+    """Permitted, effective and bounding are the default; inheritable and ambient are empty (CVE-2022-24769)."""
     status = dict(line.split(":\t") for line in run("cat", "/proc/self/status").stdout.splitlines() if ":\t" in line)
-    assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"00000000a80425fb"}
+    assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {f"{DEFAULT_MASK:016x}"}
     assert {status[name] for name in ("CapInh", "CapAmb")} == {"0000000000000000"}
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
