@@ -64,8 +64,8 @@ _MASKED = (
     "sys/devices/virtual/powercap",
     "sys/firmware",
     "sys/fs/selinux",
-    # Beyond both: the kernel's command line may hold secrets, pressure files are writable for everybody (a trigger each),
-    # dmi names the machine; the others help to aim at the kernel.
+    # Beyond both: the kernel's command line may hold secrets, everybody may write to pressure files (triggers), dmi
+    # names the machine; the others help to aim at the kernel.
     "proc/cmdline",
     "proc/config.gz",
     "proc/pressure",

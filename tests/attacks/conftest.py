@@ -135,6 +135,7 @@ _OFF: dict[str, Callable[[Patch], None]] = {
     "seccomp": _no_seccomp,
     "bounding": lambda patch: patch.setattr(capabilities, "drop_bounding", lambda kept: None),
     "capabilities": lambda patch: patch.setattr(capabilities, "lower", lambda kept: None),
+    "nosuid": lambda patch: patch.setattr(syscalls, "MS_NOSUID", 0),
     "no_new_privs": _prctl(syscalls.PR_SET_NO_NEW_PRIVS, lambda real: 0),
     # The kernel takes it away with the ids too (commit_creds), so the control gives it back.
     "undumpable": _prctl(syscalls.PR_SET_DUMPABLE, lambda real: real(syscalls.PR_SET_DUMPABLE, 1)),

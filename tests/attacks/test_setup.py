@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime import container, users
+from dayfly.runtime import capabilities, container, users
 
 pytestmark = pytest.mark.kernel
 
@@ -105,26 +107,31 @@ def test_r5_r6_links_at_mount_points_lead_nowhere(
     tally.judge(held=held is False, bit=bit is not False, seen=(held, bit))
 
 
-def test_r9_capabilities_do_not_come_back(attack: Attack, tally: Any) -> None:
-    """CVE-2022-24769: a program with file capabilities gives an ordinary user nothing."""
-    program = """
-import shutil, struct
-shutil.copy("/usr/bin/python3", "/tmp/able")
-NET_RAW, REVISION_2, EFFECTIVE = 1 << 13, 0x02000000, 1
-os.setxattr("/tmp/able", "security.capability", struct.pack("<5I", REVISION_2 | EFFECTIVE, NET_RAW, NET_RAW, 0, 0))
+def test_r9_capabilities_do_not_come_back(attack: Attack, tally: Any, tmp_path: Path, shape: Any) -> None:
+    """CVE-2022-24769: a program with file capabilities, of the image or of the job's making, gives a user nothing."""
+    capability, revision, effective = 1 << capabilities.NUMBERS["NET_BIND_SERVICE"], 0x02000000, 1
+    value = struct.pack("<5I", revision | effective, capability, capability, 0, 0)
+    layer = _layer(tmp_path)
+    shutil.copy(os.path.realpath("/usr/bin/python3"), layer / "able")
+    os.setxattr(layer / "able", "security.capability", value)
+    program = f"""
+import shutil
+shutil.copy("/able", "/tmp/own")
+made = tries(os.setxattr, "/tmp/own", "security.capability", {value!r})
 look = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('Cap')])"
 os.setgid(1000); os.setuid(1000)
 reader, writer = os.pipe()
-pid = os.posix_spawn("/tmp/able", ["able", "-c", look], {}, file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1)])
+pid = os.posix_spawn("/able", ["able", "-c", look], {{}}, file_actions=[(os.POSIX_SPAWN_DUP2, writer, 1)])
 os.waitpid(pid, 0)
-tell(os.read(reader, 4096).decode())
+tell([made, os.read(reader, 4096).decode()])
 """
-    held = attack(program)
-    bit = attack(program, without=("no_new_privs", "seccomp"))
-    inherited, permitted, effective, *_ = eval(held)  # a list of hexadecimal words that our own program printed
+    layers = (str(layer), *shape.image_layers)
+    held = attack(program, image_layers=layers)
+    bit = attack(program, image_layers=layers, without=("no_new_privs", "nosuid", "seccomp"))
+    inherited, permitted, effective_set, *_ = eval(held[1])  # hexadecimal words that our own program printed
     tally.judge(
-        held={int(inherited, 16), int(permitted, 16), int(effective, 16)} == {0},
-        bit=int(eval(bit)[2], 16) != 0,
+        held=held[0] == errno.EPERM and {int(inherited, 16), int(permitted, 16), int(effective_set, 16)} == {0},
+        bit=int(eval(bit[1])[2], 16) == capability,
         seen=(held, bit),
     )
 
@@ -142,7 +149,7 @@ pid = os.posix_spawn("/tmp/root", ["root", "-c", "import os; print(os.geteuid())
 os.waitpid(pid, 0)
 tell(int(os.read(reader, 64)))
 """
-    held, bit = attack(program), attack(program, without=("no_new_privs", "seccomp"))
+    held, bit = attack(program), attack(program, without=("no_new_privs", "nosuid", "seccomp"))
     tally.judge(held=held == 1000, bit=bit == 0, seen=(held, bit))
 
 

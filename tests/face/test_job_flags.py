@@ -30,8 +30,8 @@ def test_every_flag_reaches_its_field() -> None:
         "--image debian:12 -e A=1=2 -w /w -u 7:8 -m 2G --cpus 1.5 --pids 9 --disk 5G --mount /a:/b:rw --network host "
         "--entrypoint /e --dir /d --artifact x/** --artifact y --changed --timeout 20m --queue q --queue-timeout 1h "
         "--priority -3 --label disk=nvme --label gpu --name n --retry 2 --after 01A --after 01B --delay 5s --unique u "
-        "--keep failed --debug --device /dev/kvm:r --cap-add NET_ADMIN --cap-drop ALL --security-opt seccomp=unconfined "
-        "--privileged -- make -j2 --image=no"
+        "--keep failed --debug --device /dev/kvm:r --cap-add NET_ADMIN --cap-drop ALL --privileged "
+        "--security-opt seccomp=unconfined -- make -j2 --image=no"
     )
     assert parse(*line.split()) == [
         {

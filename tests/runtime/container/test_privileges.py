@@ -46,7 +46,7 @@ def test_a_dropped_capability_is_gone_from_every_set(run: Run, host: Host) -> No
 
 
 def test_an_added_capability_opens_its_system_calls(run: Run, host: Host) -> None:
-    """cap_add: SYS_ADMIN over its own namespaces, and the filter lets its calls through; no mount of the host's moves."""
+    """cap_add: SYS_ADMIN over its own namespaces, and the filter lets its calls through; the mounts stay."""
     added = _only(host, {*(name for name in NUMBERS if DEFAULT_MASK >> NUMBERS[name] & 1), "SYS_ADMIN"})
     script = "hostname other && hostname; unshare -m mount -t tmpfs x /tmp && echo mounted; mount -t tmpfs x /tmp"
     ran = run("sh", "-c", script, privileges=added)
@@ -87,8 +87,8 @@ def test_a_privileged_job_is_not_the_hosts_root(run: Run) -> None:
     """No device, no module, no kernel setting, no look at its init, no clock: all of that is the host's alone."""
     script = """
 id -u; cat /proc/self/uid_map | awk '{print ($2 > 1000000)}'
-for path in /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches /proc/sysrq-trigger /proc/1/mem /sys/kernel/uevent_helper
-do echo x 2>/dev/null > $path && echo wrote $path; done
+for path in sys/kernel/core_pattern sys/vm/drop_caches sysrq-trigger 1/mem
+do echo x > /proc/$path && echo wrote $path; done
 cat /proc/kmsg /proc/1/environ && echo read
 mknod /tmp/mem c 1 1 && echo made
 date -s 2001-01-01 >/dev/null && echo set
