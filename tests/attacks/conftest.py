@@ -2,7 +2,8 @@
 
 A control takes its defence away in the test's own process, which a container's init is forked from. One that bites
 proves that the attack is real and that it was this defence which held; where the kernel itself has closed the hole, the
-test says so instead. The counts stand in the summary.
+test says so instead. The counts stand in the summary, and with them tests elsewhere that are marked as attacks or
+controls; `pytest -m "attack or control"` runs all there are.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ from __future__ import annotations
 import json
 import os
 import resource
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import select
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from dayfly.runtime import capabilities, seccomp, syscalls
+from dayfly.runtime.cgroups import v1, v2
+from dayfly.runtime.container import Container, Host
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Mask, ReadOnly
+from dayfly.runtime.shape import ContainerPlan, Process, Shape
 
 Patch = pytest.MonkeyPatch
+_DEADLINE_SECONDS = 60.0
 
 # What every program begins with: raw system calls, and what became of a call as its errno (0: it worked).
 _PRELUDE = """
@@ -67,6 +74,19 @@ class Tally:
 
 
 _TALLY = pytest.StashKey[Tally]()
+_MARKED = pytest.StashKey[set[str]]()
+_HERE = os.path.dirname(__file__)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Everything here is an attack; of what is marked elsewhere, remember which."""
+    marked = config.stash.setdefault(_MARKED, set())
+    for item in items:
+        if str(item.path).startswith(_HERE):
+            item.add_marker(pytest.mark.attack)
+        elif any(item.iter_markers("attack")) or any(item.iter_markers("control")):
+            marked.add(item.nodeid)
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +96,62 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     tally = config.stash.get(_TALLY, Tally())
+    _count_elsewhere(tally, config.stash.get(_MARKED, set()), terminalreporter.stats)
     if tally.tried:
         counts = f"{tally.tried} tried, {tally.held} held, {tally.bit} controls bit"
         terminalreporter.write_line(f"attacks: {counts}, {len(tally.closed)} closed by this kernel itself")
         for each in tally.closed:
             terminalreporter.write_line(f"    closed: {each}")
+
+
+def _count_elsewhere(tally: Tally, marked: set[str], reports: dict[str, list[Any]]) -> None:
+    """A marked test is one attack, or one control, or both, and passes only when each was as it should be."""
+    for outcome in ("passed", "failed"):
+        for report in reports.get(outcome, []):
+            if report.nodeid in marked and report.when == "call":
+                tally.tried += "attack" in report.keywords
+                tally.held += "attack" in report.keywords and report.passed
+                tally.bit += "control" in report.keywords and report.passed
+
+
+@dataclass
+class Running:
+    """A job that goes on beside the test. It tells values, one a line; `leave` ends it."""
+
+    container: Container
+
+    def told(self) -> Any:
+        """The next value that it tells; None when it has ended."""
+        line = b""
+        while not line.endswith(b"\n"):
+            assert select.select([self.container.init.stdout], [], [], _DEADLINE_SECONDS)[0], "the job says nothing"
+            letter = os.read(self.container.init.stdout, 1)
+            if not letter:
+                return None
+            line += letter
+        return json.loads(line)
+
+    def leave(self) -> None:
+        self.container.discard()
+
+
+@pytest.fixture
+def begin(host: Host, shape: Shape, prelude: str) -> Iterator[Callable[..., Running]]:
+    """`begin(PROGRAM, **fields)`: start a Python program as a job that may go on; `shape` fields are the shape's."""
+    begun: list[Running] = []
+
+    def start(program: str, *arguments: str, **fields: Any) -> Running:
+        wanted = replace(shape, **{name: fields.pop(name) for name in list(fields) if hasattr(shape, name)})
+        process = Process(argv=("python3", "-uc", prelude + program, *arguments), env={"PATH": "/usr/bin:/bin"})
+        container = Container.prepare(host, wanted, os.urandom(8).hex())
+        begun.append(Running(container))
+        refusal = container.start(ContainerPlan(shape=wanted, process=process, **fields), signal.SIGTERM)
+        assert refusal is None
+        return begun[-1]
+
+    yield start
+    for running in begun:
+        running.leave()
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +172,7 @@ def attack(run: Callable[..., Any], prelude: str) -> Callable[..., Any]:
             for name in without:
                 _OFF[name](patch)
             ran = run("python3", "-c", prelude + program, *arguments, **fields)
+        ran.container.discard()  # a race tries hundreds
         assert ran.stdout or ran.refusal, ran
         return json.loads(ran.stdout) if ran.stdout else None
 
@@ -131,6 +203,11 @@ def _no_limits_of_resources(patch: Patch) -> None:
     patch.setattr(resource, "setrlimit", lambda *words: None)
 
 
+def _no_list_of_devices(patch: Patch) -> None:
+    for each in (v1.Cgroup, v2.Cgroup):
+        patch.setattr(each, "restrict", lambda own, only: None)
+
+
 _OFF: dict[str, Callable[[Patch], None]] = {
     "seccomp": _no_seccomp,
     "bounding": lambda patch: patch.setattr(capabilities, "drop_bounding", lambda kept: None),
@@ -148,4 +225,5 @@ _OFF: dict[str, Callable[[Patch], None]] = {
     "masks": lambda patch: patch.setattr(Mask, "apply", lambda own: None),
     "read-only": lambda patch: patch.setattr(ReadOnly, "apply", lambda own: None),
     "rlimits": _no_limits_of_resources,
+    "devices": _no_list_of_devices,
 }

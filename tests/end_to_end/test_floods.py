@@ -17,6 +17,7 @@ _FLOOD = f"import sys; [sys.stdout.buffer.write(b'%023d\\n' % number) for number
 _WHOLE = hashlib.sha256(b"".join(b"%023d\n" % number for number in range(_BYTES // 24))).hexdigest()
 
 
+@pytest.mark.attack("D5")
 def test_a_flood_comes_whole_through_a_pipe(host: Any) -> None:
     """`dayfly run` of 24 MB into a pipe that nobody reads for a moment, whole though Redis keeps 4 MiB."""
     host.start()

@@ -32,6 +32,7 @@ def _nested(depth):
     return value
 
 
+@pytest.mark.attack("D10")
 @pytest.mark.parametrize("depth", [40, 900, 100_000])
 def test_a_deep_document_is_refused_before_it_is_followed(depth):
     """10^5 levels end neither in a RecursionError nor in a crash."""
@@ -55,6 +56,7 @@ def test_a_document_that_grows_when_it_is_written_is_refused():
     assert "document: is larger than 4M: written out in full it has" in _refusal(grown)
 
 
+@pytest.mark.attack("D10")
 def test_a_million_empty_values_are_refused():
     """They weigh nothing as text and a lot in memory."""
     assert "is larger than 4M" in _refusal({"command": [[]] * 1_000_000})

@@ -131,6 +131,7 @@ def test_a_pattern_outside_the_workspace_that_matches_nothing_says_what_is_colle
     )
 
 
+@pytest.mark.attack("A11")
 def test_everything_but_regular_files_is_left_out_with_a_reason(workspace, tmp_path):
     """Links, FIFOs and sockets are neither followed nor opened nor waited for, and each is named."""
     root, _ = workspace
@@ -152,6 +153,7 @@ def test_everything_but_regular_files_is_left_out_with_a_reason(workspace, tmp_p
     assert _stored(root) == []
 
 
+@pytest.mark.attack("A11")
 def test_names_that_would_hurt_a_terminal_or_a_json_reader_are_left_out(workspace):
     """Names with control characters or bytes that are no UTF-8 are skipped, shown escaped; odd but sound ones stay."""
     root, _ = workspace
@@ -166,6 +168,7 @@ def test_names_that_would_hurt_a_terminal_or_a_json_reader_are_left_out(workspac
     assert all(warning.isprintable() and warning.isascii() for warning in warnings)
 
 
+@pytest.mark.attack("A11")
 def test_a_hole_of_eight_exbibytes_is_refused_at_once_and_a_small_one_stays_a_hole(workspace):
     """A file larger than all artifacts may be is skipped unread; a sparse file keeps digest and sparseness."""
     root, _ = workspace
@@ -188,6 +191,7 @@ def test_a_hole_of_eight_exbibytes_is_refused_at_once_and_a_small_one_stays_a_ho
     assert "more than" in warnings[0]
 
 
+@pytest.mark.attack("A11")
 def test_the_number_of_files_and_of_warnings_is_bounded(workspace, monkeypatch):
     """Beyond the limit collection stops and says so; beyond fifty warnings only their number is told."""
     root, _ = workspace
@@ -202,6 +206,7 @@ def test_the_number_of_files_and_of_warnings_is_bounded(workspace, monkeypatch):
     assert warnings[-1].endswith("more warnings left out")
 
 
+@pytest.mark.attack("A11")
 def test_a_chain_of_directories_ends_in_a_warning_not_in_a_crash(workspace):
     """A thousand nested directories neither exhaust the stack nor the descriptors."""
     root, _ = workspace

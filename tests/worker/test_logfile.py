@@ -77,6 +77,7 @@ def test_a_reader_finds_the_place_that_only_a_number_tells(directory):
     assert before + _text(other.frames()) == b"".join(b"%d," % number * 20 for number in range(30))
 
 
+@pytest.mark.attack("D5")
 def test_a_log_over_the_cap_keeps_head_and_tail_and_says_what_it_dropped(directory, tmp_path):
     """What is on disk stays under the cap; a late reader gets the beginning, one note with the count, and the end."""
     writer = LogWriter(directory, 16384)
@@ -109,6 +110,7 @@ def test_a_frame_cut_by_a_crash_is_given_once_and_only_at_the_end(directory, tmp
     assert _text(reader.frames(is_final=True)) == b""
 
 
+@pytest.mark.attack("D5")
 def test_one_byte_writes_stay_under_the_cap_too(directory, tmp_path):
     """The cap counts the frames' headers: a job that writes byte by byte does not get fourteen times the disk."""
     writer = LogWriter(directory, 8192)

@@ -65,6 +65,7 @@ def chain() -> Callable[[Path, int], None]:
     return make
 
 
+@pytest.mark.attack("A9")
 def test_a_chain_deeper_than_any_path_is_deleted(tmp_path: Path, chain: Callable[[Path, int], None]) -> None:
     """Neither the stack nor descriptors run out."""
     chain(tmp_path / "tree", 5000)
@@ -74,6 +75,7 @@ def test_a_chain_deeper_than_any_path_is_deleted(tmp_path: Path, chain: Callable
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.attack("A9")
 def test_nothing_outside_is_touched(tmp_path: Path) -> None:
     """Links are deleted, not followed; odd names and kinds are names like others."""
     (tmp_path / "kept").mkdir()

@@ -19,6 +19,7 @@ def test_a_user_that_can_be_is_kept(user: str) -> None:
     assert read_config({"config": {"User": user}}, "image").user == user
 
 
+@pytest.mark.attack("R12")
 @pytest.mark.parametrize(
     "user", ["4294967295", "4294967296", "9" * 5000, "-1", "0 ", " 0", "root\n", "a:b:c", ":", "1000:", "../x", "a/b"]
 )
@@ -48,6 +49,7 @@ def test_a_config_of_wrong_types_is_refused(config: Any, message: str) -> None:
         read_config({"config": config}, "image")
 
 
+@pytest.mark.attack("R13")
 def test_a_hostile_config_is_only_words(store: ImageStore, layout: Any, tar: Any, tmp_path: Path) -> None:
     """Labels, volumes and a work directory that want to be commands or paths of the host touch nothing."""
     config = {

@@ -46,6 +46,7 @@ def bomb() -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.attack("D9")
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, _zstd, lambda raw: lzma.compress(raw, preset=0)])
 def test_a_bomb_is_refused_by_its_ratio(
     pack: Callable[[bytes], bytes], bomb: bytes, store: ImageStore, home: Path, tmp_path: Path
@@ -57,6 +58,7 @@ def test_a_bomb_is_refused_by_its_ratio(
     _nothing_left(home)
 
 
+@pytest.mark.control("D9")
 def test_the_same_bomb_unpacks_without_the_limit(bomb: bytes, home: Path, tmp_path: Path) -> None:
     """The bomb is real (the negative control)."""
     (tmp_path / "bomb.tar").write_bytes(gzip.compress(bomb))
@@ -65,6 +67,7 @@ def test_the_same_bomb_unpacks_without_the_limit(bomb: bytes, home: Path, tmp_pa
     assert os.stat(layer / "zeros").st_size == 300 * _MIB
 
 
+@pytest.mark.attack("D9")
 def test_bytes_entries_and_depth_are_bounded(tar: Any, home: Path, tmp_path: Path) -> None:
     """Each limit by itself, by the name of what there is too much of."""
     store = ImageStore(home, ImportLimits(bytes=64 << 10, entries=10, depth=5))
@@ -86,6 +89,7 @@ def _many(archive: Any, count: int) -> Any:
     return archive
 
 
+@pytest.mark.attack("D9")
 def test_a_file_cannot_claim_more_than_there_may_be(tar: Any, store: ImageStore, home: Path, tmp_path: Path) -> None:
     """A pax size of 2^62, and a sparse file that claims it."""
     for headers in ({"size": str(1 << 62)}, {"GNU.sparse.size": str(1 << 62), "GNU.sparse.map": "0,1"}):
@@ -104,6 +108,7 @@ def test_impossible_sizes_are_refused_at_once(tar: Any, store: ImageStore, tmp_p
         store.import_(str(tmp_path / "r.tar"), "image")
 
 
+@pytest.mark.attack("D9")
 def test_a_header_cannot_fill_memory(store: ImageStore, home: Path, tmp_path: Path) -> None:
     """A pax header of 300 MiB, which tarfile would read at once, and sparse maps without end."""
     entry = tarfile.TarInfo("././@PaxHeader")
@@ -133,6 +138,7 @@ def _endless_sparse_map() -> bytes:
     return bytes(header) + block * 20_000
 
 
+@pytest.mark.attack("D9")
 def test_a_manifest_is_bounded(tar: Any, home: Path, layout: Any) -> None:
     """In bytes, in layers, in how deep its JSON goes."""
     store = ImageStore(home)

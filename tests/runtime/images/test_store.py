@@ -232,6 +232,8 @@ def test_a_killed_import_is_swept(store: ImageStore, home: Path, tmp_path: Path)
     assert os.listdir(home / "images/staging") == []
 
 
+@pytest.mark.attack("A6")
+@pytest.mark.control("A6")
 def test_nobody_else_may_enter_the_store(home: Path, tar: Any, tmp_path: Path) -> None:
     """Another user of the host cannot even stat a setuid program of an image (CVE-2021-41091)."""
     home.mkdir(mode=0o755)

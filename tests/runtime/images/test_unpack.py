@@ -37,6 +37,7 @@ def _escapes(tar: Any) -> bytes:
     )
 
 
+@pytest.mark.attack("A1")
 def test_nothing_is_written_outside_the_layer(tar: Any, import_tar: ImportTar, home: Path) -> None:
     """`..`, absolute names and symlinked parents end inside the layer, however they are combined."""
     layer = import_tar(_escapes(tar))
@@ -47,6 +48,7 @@ def test_nothing_is_written_outside_the_layer(tar: Any, import_tar: ImportTar, h
     assert (layer / "absolute-canary").read_bytes() == b"evil"
 
 
+@pytest.mark.control("A1")
 def test_the_same_archive_does_escape_from_tarfile(tar: Any, tmp_path: Path) -> None:
     """The attack is real: tarfile without a filter writes outside (the negative control)."""
     (tmp_path / "evil.tar").write_bytes(tar().file("../canary", b"evil").symlink("up", "..").bytes())
@@ -56,6 +58,7 @@ def test_the_same_archive_does_escape_from_tarfile(tar: Any, tmp_path: Path) -> 
     assert (tmp_path / "canary").read_bytes() == b"evil"
 
 
+@pytest.mark.attack("A1")
 def test_an_absolute_symlink_as_parent_means_the_layers_own_root(tar: Any, import_tar: ImportTar) -> None:
     """`lib -> /usr/lib`, then `lib/x`, is `usr/lib/x` of the layer, never of the host."""
     layer = import_tar(tar().symlink("lib", "/usr/dayfly-test/lib").file("lib/x", b"in").bytes())
@@ -63,6 +66,7 @@ def test_an_absolute_symlink_as_parent_means_the_layers_own_root(tar: Any, impor
     assert not Path("/usr/dayfly-test").exists()
 
 
+@pytest.mark.attack("A2")
 def test_a_hard_link_to_a_host_file_is_refused(tar: Any, import_tar: ImportTar) -> None:
     """A hard link out of the layer finds nothing, and the host's file keeps its number of links."""
     before = os.stat("/etc/hostname").st_nlink
@@ -74,6 +78,7 @@ def test_a_hard_link_to_a_host_file_is_refused(tar: Any, import_tar: ImportTar) 
     assert os.stat("/etc/hostname").st_nlink == before
 
 
+@pytest.mark.attack("A2")
 def test_a_hard_link_to_a_symlink_links_the_symlink(tar: Any, import_tar: ImportTar) -> None:
     """It never reaches what the symlink points to."""
     before = os.stat("/etc/hostname").st_nlink
@@ -89,6 +94,7 @@ def test_symlinks_without_end_are_refused(tar: Any, import_tar: ImportTar) -> No
         import_tar(tar().symlink("a", "b").symlink("b", "a").file("a/x").bytes())
 
 
+@pytest.mark.attack("A1")
 def test_what_a_path_cannot_be_is_refused(tar: Any, import_tar: ImportTar) -> None:
     """A path over PATH_MAX, too deep, with a part over NAME_MAX, or through a file, each says so."""
     with pytest.raises(ImageError, match="longer than a path may be"):
@@ -157,6 +163,7 @@ def test_owners_beyond_a_jobs_range_become_nobody(tar: Any, store: ImageStore, t
     assert any("2 owners outside 0-65535" in warning for warning in imported.warnings)
 
 
+@pytest.mark.attack("A5")
 def test_devices_are_skipped_and_told(tar: Any, store: ImageStore, tmp_path: Path) -> None:
     """Nodes of any kind, overlay's own 0:0 included, are not made; FIFOs are."""
     archive = (
@@ -175,6 +182,7 @@ def test_devices_are_skipped_and_told(tar: Any, store: ImageStore, tmp_path: Pat
     assert imported.warnings == ("left out 3 device nodes",)
 
 
+@pytest.mark.attack("A4")
 def test_attributes_that_speak_to_overlay_are_dropped(tar: Any, store: ImageStore, tmp_path: Path) -> None:
     """trusted.* and user.overlay.* go; user.* and a file's capabilities stay."""
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -198,6 +206,7 @@ def test_attributes_that_speak_to_overlay_are_dropped(tar: Any, store: ImageStor
     assert "left out 6 extended attributes trusted.*" in imported.warnings
 
 
+@pytest.mark.attack("A5")
 def test_a_capability_of_another_namespace_is_dropped(tar: Any, import_tar: ImportTar) -> None:
     """Version 3 names a root id of the host; inside a job's range it would mean nothing or somebody else."""
     version3 = bytes.fromhex("0100000300200000000000000000000000000000a0860100")

@@ -56,6 +56,7 @@ def test_a_whiteout_is_overlays_character_device(tar: Any, base: bytes, import_l
     assert status.st_rdev == 0
 
 
+@pytest.mark.attack("A3")
 @pytest.mark.parametrize("opaque_first", [True, False])
 def test_an_opaque_directory_hides_lower_layers_only(
     tar: Any, base: bytes, import_layers: ImportLayers, merged: Merged, opaque_first: bool
@@ -70,6 +71,7 @@ def test_an_opaque_directory_hides_lower_layers_only(
     assert set(os.listdir(top / "etc")) == {"new"}
 
 
+@pytest.mark.attack("A3")
 @pytest.mark.parametrize("whiteout_first", [True, False])
 def test_a_whiteout_spares_its_own_layer(
     tar: Any, base: bytes, import_layers: ImportLayers, merged: Merged, whiteout_first: bool
@@ -87,6 +89,7 @@ def test_a_whiteout_spares_its_own_layer(
     assert os.listdir(top / "usr") == ["mine"]
 
 
+@pytest.mark.attack("A3")
 def test_a_whiteout_through_a_symlink_stays_inside(
     tar: Any, base: bytes, import_layers: ImportLayers, merged: Merged, home: Path
 ) -> None:
@@ -99,6 +102,7 @@ def test_a_whiteout_through_a_symlink_stays_inside(
     assert Path("/etc/hostname").exists()
 
 
+@pytest.mark.attack("A3")
 @pytest.mark.parametrize("name", [".wh.", "etc/.wh.", ".wh..", ".wh...", "etc/.wh.a/x/.wh.y"])
 def test_a_whiteout_of_nothing_is_refused(tar: Any, base: bytes, import_layers: ImportLayers, name: str) -> None:
     """`.wh.` alone, and those that would name the directory itself or the one above."""
@@ -106,6 +110,7 @@ def test_a_whiteout_of_nothing_is_refused(tar: Any, base: bytes, import_layers: 
         import_layers(base, tar().file(name, b"").bytes())
 
 
+@pytest.mark.attack("A3")
 def test_names_reserved_by_aufs_are_skipped(tar: Any, base: bytes, import_layers: ImportLayers, merged: Merged) -> None:
     """`.wh..wh.foo`, and what lies below `.wh..wh.plnk`."""
     archive = tar().file(".wh..wh.aufs", b"").directory(".wh..wh.plnk").file(".wh..wh.plnk/1.2", b"").file("new")
@@ -160,6 +165,7 @@ def test_a_parent_that_is_a_symlink_below_is_followed(
     assert set(os.listdir(top / "usr/lib")) == {"low", "x"}
 
 
+@pytest.mark.attack("A2")
 def test_a_hard_link_to_a_lower_file_is_a_copy(
     tar: Any, base: bytes, import_layers: ImportLayers, merged: Merged
 ) -> None:

@@ -118,6 +118,8 @@ def test_a_terminal_cannot_be_typed_into(confined: Callable[..., Any], in_child:
     assert in_child(type_into) != errno.EPERM
 
 
+@pytest.mark.attack("R15")
+@pytest.mark.control("R15")
 @pytest.mark.skipif(not IS_X86, reason="i386 and x32 are entries of x86_64")
 def test_the_i386_entry_is_closed(confined: Callable[..., Any], in_child: Callable[..., Any]) -> None:
     """`int 0x80` gives ENOSYS for mount, ptrace, socketcall and even getpid (R15); without the filter it works."""
@@ -139,6 +141,7 @@ def test_the_i386_entry_is_closed(confined: Callable[..., Any], in_child: Callab
     assert confined(lambda: [by_interrupt(n) for n in (getpid, mount, ptrace, socketcall)]) == [-errno.ENOSYS] * 4
 
 
+@pytest.mark.attack("R15")
 @pytest.mark.skipif(not IS_X86, reason="i386 and x32 are entries of x86_64")
 def test_the_x32_entry_is_closed(confined: Callable[..., Any]) -> None:
     """Bit 30 in the number gives ENOSYS, whatever the call."""
