@@ -150,11 +150,11 @@ tell([tries(fcntl.ioctl, other, 0x5412, b"x"), tries(fcntl.ioctl, other, 0x541C,
         tally.judge(held=held == [errno.EPERM] * 2, bit=bit[0] == 0, seen=(held, bit))
 
 
-_TELLING = ("/proc/interrupts", "/proc/keys", "/proc/timer_list", "/proc/kcore")
+_TELLING = ("/proc/interrupts", "/proc/keys", "/proc/timer_list", "/proc/kcore", "/proc/cmdline", "/proc/config.gz")
 
 
 def test_k7_telling_files_are_empty(attack: Attack, tally: Any) -> None:
-    """What Docker masks in /proc reads as nothing; without the masks at least one tells of the host."""
+    """What is masked in /proc reads as nothing; without the masks at least one tells of the host."""
     program = f"""
 def read(path):
     try:
@@ -165,6 +165,26 @@ tell([len(read(path)) for path in {_TELLING}])
 """
     held, bit = attack(program), attack(program, without=("masks",))
     tally.judge(held=held == [0] * len(_TELLING), bit=sum(bit) > 0, seen=(held, bit))
+
+
+def test_k7_no_file_of_the_kernel_opens_for_writing(attack: Attack, tally: Any) -> None:
+    """All of /proc but the job's own processes, and all of /sys: not one; without masks and read-only mounts the
+    pressure files do, which everybody may write to."""
+    program = """
+import stat
+def files(top):
+    for directory, names, found in os.walk(top):
+        names[:] = [name for name in names if not (directory == "/proc" and (name.isdigit() or "self" in name))]
+        yield from (os.path.join(directory, name) for name in found)
+def opens(path):
+    return stat.S_ISREG(os.lstat(path).st_mode) and tries(os.open, path, os.O_WRONLY | os.O_NONBLOCK) == 0
+tell(sorted(path for top in ("/proc", "/sys") for path in files(top) if opens(path)))
+"""
+    held, bit = attack(program), attack(program, without=("masks", "read-only"))
+    if os.path.exists("/proc/pressure/cpu"):
+        tally.judge(held=held == [], bit="/proc/pressure/cpu" in bit, seen=(held, bit))
+    else:
+        tally.judge_alone(held=held == [], closed="files of /proc that all may write (no psi here)", seen=(held, bit))
 
 
 def test_k7_the_kernel_cannot_be_changed(attack: Attack, tally: Any) -> None:
@@ -282,7 +302,7 @@ tell([made, tries(os.open, "/brought", os.O_RDONLY), tries(os.open, "/dev/random
     tally.judge(held=held == wanted, bit=bit[0] == [0, 0, 0], seen=(held, bit))
 
 
-def test_a_stopped_init_is_not_a_way_out(attack: Attack, tally: Any) -> None:
+def test_r8_init_is_not_a_way_out(attack: Attack, tally: Any) -> None:
     """The job can neither signal its init to death nor trace it (CVE-2016-9962)."""
     program = f"""
 PTRACE_SEIZE = 0x4206  # ATTACH would stop it for good, where it can
