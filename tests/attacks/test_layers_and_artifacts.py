@@ -98,7 +98,7 @@ def test_a8_nothing_of_the_image_is_imported(attack: Attack, tally: Any, tmp_pat
     layer = tmp_path / "layer"
     for place in {os.path.realpath(each) for each in sys.path if each and not each.startswith(("/usr", "/tmp"))}:
         directory = layer / place.lstrip("/")
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         for name in sys.stdlib_module_names:
             (directory / f"{name}.py").write_text(_EVIL)
     evil = layer / "evil"
@@ -157,14 +157,14 @@ def test_a10_what_one_job_changes_the_next_does_not_see(attack: Attack, tally: A
         "mounts": (Mount(source=str(tmp_path / "data"), target="/data", writable=True),),
     }
     change = """
-for path in ("/workspace/file", "/data/file", "/usr/lib/os-release"):
+for path in ("/workspace/file", "/data/file", "/etc/hosts"):
     open(path, "w").write("new")
-os.unlink("/usr/bin/env"); open("/usr/bin/added", "w").close()
+os.unlink("/etc/passwd"); open("/etc/added", "w").close()
 tell(0)
 """
     look = """
-tell([open("/workspace/file").read(), open("/data/file").read(), open("/usr/lib/os-release").read() == "new",
-      os.path.exists("/usr/bin/env"), os.path.exists("/usr/bin/added")])
+tell([open("/workspace/file").read(), open("/data/file").read(), open("/etc/hosts").read() == "new",
+      os.path.exists("/etc/passwd"), os.path.exists("/etc/added")])
 """
     attack(change, **given)
     seen = attack(look, **given)

@@ -122,7 +122,9 @@ os.setgid(7); os.setuid(7); os.execv("/tmp/id", ["id", "-u"])
 @pytest.mark.parametrize("user", ["", "1000:1001"])
 def test_a_device_is_the_jobs_users_and_no_one_elses(run: Run, host: Host, user: str) -> None:
     """Its node belongs to the job's user whatever the host's says; without it there is none."""
-    script = "stat -c '%u:%g %a %t:%T' /dev/own/fuse; exec 3<>/dev/own/fuse && echo open; echo > /dev/null && echo null"
+    script = (
+        "stat -c '%u:%g %a %t:%T' /dev/own/fuse; (exec 3<>/dev/own/fuse) && echo open; echo > /dev/null && echo null"
+    )
     ran = run("sh", "-c", script, user=user, devices=(_FUSE,))
     if "No such device" in ran.stderr:  # the kernel has no fuse: the node was there all the same
         assert "open" not in ran.stdout
