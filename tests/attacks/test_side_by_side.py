@@ -120,7 +120,7 @@ signal.pause()
         return float((looks[1][1] - looks[0][1]) / (looks[1][0] - looks[0][0]))
 
     held, bit = share(0.05), share(None)
-    tally.judge(held=held < 0.1, bit=bit > 0.15, seen=(held, bit))
+    tally.judge(held=held < 0.08, bit=bit > 1.5 * held, seen=(held, bit))
 
 
 def test_memory_that_one_job_runs_out_of_is_not_anothers(begin: Begin, attack: Attack, tally: Any) -> None:
