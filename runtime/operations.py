@@ -195,10 +195,12 @@ class Node:
         return f"make the device {self.path}"
 
     def apply(self) -> None:
-        parent = os.path.dirname(self.path)
-        if not os.path.isdir(parent):
-            os.makedirs(parent, 0o755)
-        os.mknod(self.path, self.mode, os.makedev(self.major, self.minor))
+        number = os.makedev(self.major, self.minor)
+        try:
+            os.mknod(self.path, self.mode, number)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self.path), 0o755)
+            os.mknod(self.path, self.mode, number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dayfly.jobs.errors import SpecError
+from dayfly.jobs.errors import HostError, SpecError
 from dayfly.jobs.privileges import ALL, DEFAULT_CAPABILITIES, Seccomp, kept
 from dayfly.jobs.spec import JobSpec
 from dayfly.runtime import capabilities, seccomp
+from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import Device, Privileges
 from dayfly.worker.settings import Allowed
 
@@ -29,7 +30,10 @@ def check(spec: JobSpec, allow: Allowed) -> None:
 
 
 def privileges(spec: JobSpec, home: Path) -> Privileges | None:
-    """What init gives the job that not every job has, None for nothing; compiles the filter for it into `home`."""
+    """What init gives the job that not every job has, None for nothing; compiles the filter for it into `home`.
+
+    Raises HostError.
+    """
     if not (spec.privileged or spec.cap_add or spec.cap_drop or spec.seccomp is Seccomp.UNCONFINED):
         return None
     names = kept(spec.cap_add, spec.cap_drop, privileged=spec.privileged)
@@ -38,16 +42,23 @@ def privileges(spec: JobSpec, home: Path) -> Privileges | None:
     return Privileges(
         capabilities=mask,
         ambient=capabilities.mask(names if ALL in spec.cap_add else names.intersection(spec.cap_add)),
-        filter_path=seccomp.cached(str(home), mask) if is_filtered else None,
+        filter_path=_filter(home, mask) if is_filtered else None,
         gains=spec.privileged,
     )
 
 
 def devices(spec: JobSpec, allow: Allowed, lacking: Mapping[str, str]) -> tuple[Device, ...]:
-    """The devices with their numbers: a node that is put in their place later is another matter. Raises SpecError."""
+    """The devices with their numbers: a node that is put in their place later does not count. Raises SpecError."""
     if spec.devices and "devices" in lacking:
         raise SpecError("devices", f"this worker cannot enforce it: {lacking['devices']}")
     return tuple(_device(number, spec, allow) for number in range(len(spec.devices)))
+
+
+def _filter(home: Path, mask: int) -> str:
+    try:
+        return seccomp.cached(str(home), mask)
+    except OSError as error:
+        raise HostError("write a filter of system calls below", str(home), error.errno, remedy_for(error)) from error
 
 
 def _device(number: int, spec: JobSpec, allow: Allowed) -> Device:
