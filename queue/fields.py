@@ -31,9 +31,21 @@ def text(fields: Fields, name: bytes) -> str | None:
 
 
 def seconds(fields: Fields, name: bytes) -> float | None:
-    """A time of ours, or a number of seconds."""
-    value = fields.get(name)
-    return float(value) if value else None
+    """A time of ours, or a number of seconds; None for what is no number: anybody may have written it."""
+    return number(fields.get(name))
+
+
+def number(value: bytes | None) -> float | None:
+    try:
+        return float(value) if value else None
+    except ValueError:
+        return None
+
+
+def whole(fields: Fields, name: bytes, default: int) -> int:
+    """A count of ours; the default for what is none."""
+    value = fields.get(name, b"")
+    return int(value) if value.isdigit() and len(value) < 10 else default
 
 
 def rq_time(fields: Fields, name: bytes) -> float | None:
@@ -42,7 +54,10 @@ def rq_time(fields: Fields, name: bytes) -> float | None:
     if value is None:
         return None
     form = "%Y-%m-%dT%H:%M:%S.%fZ" if "." in value else "%Y-%m-%dT%H:%M:%SZ"
-    return datetime.strptime(value, form).replace(tzinfo=UTC).timestamp()
+    try:
+        return datetime.strptime(value, form).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def document_of(fields: Fields) -> tuple[Mapping[str, Any], str | None]:
@@ -59,5 +74,12 @@ def write_attempt(attempt: Attempt) -> str:
 
 
 def read_attempts(lines: bytes | None) -> tuple[Attempt, ...]:
-    """The story of earlier attempts, one JSON object a line."""
-    return tuple(from_plain(Attempt, json.loads(line)) for line in lines.split(b"\n")) if lines else ()
+    """The story of earlier attempts, one JSON object a line; what cannot be read is left out."""
+    return tuple(attempt for line in (lines or b"").split(b"\n") if (attempt := _read_attempt(line)) is not None)
+
+
+def _read_attempt(line: bytes) -> Attempt | None:
+    try:
+        return from_plain(Attempt, json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None

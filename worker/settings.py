@@ -47,7 +47,10 @@ class Allowed:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """One worker. `None` for a capacity means: what the host has."""
+    """One worker. `None` for a capacity means: what the host has.
+
+    `trusted_keys`: files, or directories of files, of the keys whose signatures it believes; none: all jobs are taken.
+    """
 
     home: Path
     url: str
@@ -65,6 +68,7 @@ class WorkerSettings:
     idle_exit_seconds: float | None = None
     is_embedded: bool = False
     store_directory: Path | None = None
+    trusted_keys: tuple[Path, ...] = ()
 
     @property
     def store(self) -> Path:

@@ -26,6 +26,7 @@ from dayfly.queue.logs import GAP, LogCursor, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
 from dayfly.queue.serving import servers_of
+from dayfly.signing import signing
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,7 +45,7 @@ class Client:
         if self.address.stack is not None:
             self.address.stack.ensure()
         self._redis = connect(self.address.url)
-        self.producer = Producer(self._redis)
+        self.producer = Producer(self._redis, functools.cache(functools.partial(signing, self._settings)))
         self.records = Records(self._redis)
         self.log_stream = LogStream(self._redis)
 

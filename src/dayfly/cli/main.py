@@ -35,6 +35,7 @@ _COMMANDS = {
     "worker": "Serve queues on this host.",
     "up": "Start the embedded Redis and worker, and keep them.",
     "down": "Stop the embedded Redis and worker.",
+    "key": "Make and show the keys of signed jobs and of secrets.",
     "image": "Import, list and remove images.",
     "config": "Show the configuration and where each value comes from.",
     "schema": "Print the JSON Schema of a job document.",
