@@ -80,6 +80,9 @@ class JobModel(parts.Strict):
     mounts: parts.Mounts = Field(
         default=[], description="Directories or files of the host, as far as its operator allows."
     )
+    secrets: parts.Secrets = Field(
+        default={}, description="Secrets by name: the variable that has it, or its file. A bare name is a variable."
+    )
     limits: parts.Limits = Field(default=parts.LimitsModel(), description="What the job may use.")
     timeout: types.Duration | None = Field(default=None, description="How long it may run. Default: 1h.")
     queue_timeout: types.Duration | None = Field(
@@ -128,6 +131,7 @@ class JobModel(parts.Strict):
             merge_streams=self.merge_streams,
             dir=None if self.dir is None else spec.Directory(**dict(self.dir)),
             mounts=tuple(spec.Mount(**dict(each)) for each in self.mounts),
+            secrets=tuple(each.value(name) for name, each in self.secrets.items()),
             limits=self.limits.value(),
             timeout_seconds=self.timeout,
             queue_timeout_seconds=self.queue_timeout,

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from dayfly.jobs.frozen import FrozenMap
+from dayfly.jobs.secret_use import SecretUse, secrets_document
 from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome
 
@@ -172,6 +173,7 @@ class JobSpec:
     merge_streams: bool = False
     dir: Directory | None = None
     mounts: tuple[Mount, ...] = ()
+    secrets: tuple[SecretUse, ...] = ()
     limits: Limits = Limits()
     timeout_seconds: float | None = None
     queue_timeout_seconds: float | None = None
@@ -212,6 +214,7 @@ class JobSpec:
             ("merge_streams", self.merge_streams or None),
             ("dir", None if self.dir is None else _directory_document(self.dir)),
             ("mounts", [_mount_document(mount) for mount in self.mounts] or None),
+            ("secrets", secrets_document(self.secrets) or None),
             ("limits", _limits_document(self.limits) or None),
             ("timeout", _number(self.timeout_seconds)),
             ("queue_timeout", _number(self.queue_timeout_seconds)),

@@ -20,7 +20,7 @@ def describe(plan: ContainerPlan, has_cgroup2: bool) -> list[str]:
         *proc_operations(),
         *kernel_operations(shape, 0, _NOT_YET, []),
         *tree_operations(shape, _NOT_YET, _NOT_YET, has_cgroup2),
-        *input_operations(0, namespaces, plan, ROOT, []),
+        *input_operations(0, namespaces, plan, ROOT, [], {}),
         PivotRoot("root"),
     ]
     return [*_before(shape), *(operation.describe() for operation in operations), *_after(plan)]
@@ -41,4 +41,7 @@ def _after(plan: ContainerPlan) -> Iterator[str]:
     process = plan.process
     yield f"become user {process.user or 'root'} of the job's user namespace, in {process.cwd}"
     yield "give up all capabilities but Docker's, set no_new_privs, install the seccomp filter"
+    variables = [f"{each.env} (secret {each.name})" for each in plan.secrets if each.env is not None]
+    if variables:
+        yield f"set the variables {', '.join(variables)}"
     yield f"execute {' '.join(ascii(word) for word in process.argv)}"

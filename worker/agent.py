@@ -45,6 +45,7 @@ from dayfly.worker.starting import Starter
 from dayfly.worker.stopping import DRAIN, LEAVE
 from dayfly.worker.store import FileStore
 from dayfly.worker.sweeper import Sweeper
+from dayfly.worker.unsealing import Unsealer
 from dayfly.worker.warm import Keeper, WarmKeepers
 from dayfly.worker.watches import Watches
 
@@ -90,10 +91,11 @@ class Agent:
         self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
         self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots + 1)
         planner = Planner(settings, self._ledger.share, hierarchy, unlimited)
-        self._trusted = trusted_keys(settings)
-        self._starter = Starter(settings, places, planner, self._images, self._warm, self._trusted)
         self._need = planner.need
         self._redis = connect(settings.url)
+        self._trusted = trusted_keys(settings)
+        unsealer = Unsealer(settings, self._redis, self._trusted)
+        self._starter = Starter(settings, places, planner, self._images, self._warm, self._trusted, unsealer)
         self._wakeup = Wakeup(self._redis, settings.name, settings.queues)
         self._liaison = self._make_liaison()
         self._listen(told, lambda: self._heed_signals(told))

@@ -21,7 +21,7 @@ from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
 from dayfly.runtime.ignore import ignored
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
-from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Shape, Workspace
+from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Secret, Shape, Workspace
 from dayfly.worker.host import host_id
 from dayfly.worker.settings import WorkerSettings
 
@@ -60,6 +60,9 @@ class Planner:
             mounts=tuple(self._mount(number, spec) for number in range(len(spec.mounts))),
             workspace=self._workspace(spec),
             merge_streams=spec.merge_streams,
+            secrets=tuple(
+                Secret(name=each.name, env=each.env, file=each.file, mode=each.mode) for each in spec.secrets
+            ),
         )
 
     def shape(self, spec: JobSpec, image: Image) -> Shape:

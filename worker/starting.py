@@ -3,9 +3,10 @@
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 
 from dayfly.jobs.door import read_job
-from dayfly.jobs.errors import DayflyError, ImageError, SpecError
+from dayfly.jobs.errors import DayflyError, ImageError, QueueError, SpecError
 from dayfly.jobs.result import UNTRUSTED
 from dayfly.jobs.signatures import SignatureError, TrustedKeys
 from dayfly.jobs.spec import DEFAULT_IMAGE, JobSpec
@@ -22,6 +23,7 @@ from dayfly.worker.record import Record
 from dayfly.worker.running import RunningJob
 from dayfly.worker.selection import artifact_rules
 from dayfly.worker.settings import WorkerSettings
+from dayfly.worker.unsealing import Unsealer
 from dayfly.worker.warm import Keeper, WarmKeepers
 
 _HOST_IMAGE_SECONDS = 1.0
@@ -47,6 +49,7 @@ class Starter:
         images: ImageStore,
         warm: WarmKeepers,
         trusted: TrustedKeys | None,
+        unsealer: Unsealer,
     ) -> None:
         """`trusted`: whose jobs are run; None: anybody's."""
         self._settings = settings
@@ -55,6 +58,7 @@ class Starter:
         self._images = images
         self._warm = warm
         self._trusted = trusted
+        self._unsealer = unsealer
         self._host_image: Image | None = None
         self._host_image_until = 0.0
         self.guess: Shape | None = None
@@ -73,7 +77,10 @@ class Starter:
         spec = check(claim, self._trusted)
         try:
             self._check_labels(spec)
-            return self._start(claim, spec, lease_seconds_left)
+            secrets = self._unsealer.values(spec, claim.queue)
+            return self._start(claim, spec, secrets, lease_seconds_left)
+        except QueueError:
+            raise  # it says nothing of the job, which is found again when the queue answers
         except DayflyError as error:
             raise Rejected(str(error), spec) from error
 
@@ -83,16 +90,17 @@ class Starter:
             if self._settings.labels.get(name) != value:
                 raise SpecError(f"labels.{name}", f"this worker does not have {name}={value}")
 
-    def _start(self, claim: Claim, spec: JobSpec, lease_seconds_left: float) -> RunningJob | None:
+    def _start(
+        self, claim: Claim, spec: JobSpec, secrets: Mapping[str, bytes], lease_seconds_left: float
+    ) -> RunningJob | None:
         with self._images.hold():
             ref = spec.image or self._settings.defaults.image
             image = self._resolve(ref)
             record = self._record(claim, spec, image, ref)
             self.guess = record.container.shape
             while (keeper := self._warm.take(record.container.shape)) is not None:
-                job = self._hand_over(
-                    keeper, claim, dataclasses.replace(record, token=keeper.token), spec, lease_seconds_left
-                )
+                record = dataclasses.replace(record, token=keeper.token)
+                job = self._hand_over(keeper, claim, record, spec, secrets, lease_seconds_left)
                 if job is not None:
                     return job
         return None
@@ -108,7 +116,13 @@ class Starter:
         return self._host_image
 
     def _hand_over(
-        self, keeper: Keeper, claim: Claim, record: Record, spec: JobSpec, lease_seconds_left: float
+        self,
+        keeper: Keeper,
+        claim: Claim,
+        record: Record,
+        spec: JobSpec,
+        secrets: Mapping[str, bytes],
+        lease_seconds_left: float,
     ) -> RunningJob | None:
         """Write down what is to be done, then let the keeper do it. None when it is dead."""
         jobfiles.write_record(keeper.directory, record)
@@ -119,7 +133,7 @@ class Starter:
         if os.path.exists(directory):  # an earlier attempt, whose keeper is still tidying up
             self._places.throw_away(directory)
         os.rename(keeper.directory, directory)
-        if not keeper.go():
+        if not keeper.go(secrets):
             jobfiles.discard(directory)
             return None
         return RunningJob(claim, record, spec, directory, keeper.watch, keeper.pid, keeper.pidfd)

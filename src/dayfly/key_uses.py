@@ -31,4 +31,6 @@ USES = (
         "trusted keys",
         "none configured: a worker here runs jobs of anybody who can write to its Redis",
     ),
+    KeyUse("client.secret_recipients", "seal", "secrets sealed", "no recipient configured: for this host's own worker"),
+    KeyUse("worker.secret_keys", "open", "secrets opened", "none configured: with HOME/secrets.key, if it is there"),
 )

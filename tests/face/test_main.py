@@ -17,7 +17,7 @@ def dayfly(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(
-    "name", ["exec", "shell", "pipeline", "batch", "cron", "secret", "token", "store", "host", "server", "top"]
+    "name", ["exec", "shell", "pipeline", "batch", "cron", "token", "store", "host", "server", "top"]
 )
 def test_command_that_is_not_built_is_refused_by_name(name: str) -> None:
     """A command of a later version says so and ends with 125."""

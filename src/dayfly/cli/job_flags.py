@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from dayfly.home import named
+from dayfly.jobs import short_forms
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -27,6 +28,7 @@ _OPTIONS = (
     click.option("--pids", type=int, metavar="N", help="Limit of processes and threads."),
     click.option("--disk", metavar="SIZE", help="Limit of what the job may write."),
     click.option("--mount", multiple=True, metavar="SRC[:DST][:rw]", help="Mount a directory of the host; repeatable."),
+    click.option("--secret", multiple=True, metavar="NAME[=VAR|=/PATH]", help="Give the job a secret; repeatable."),
     click.option("--network", metavar="MODE", help="none (default) or host."),
     click.option("--entrypoint", metavar="COMMAND", help="Replace the image's entrypoint; '' clears it."),
     click.option("--script", metavar="FILE|-", help="Run a shell script instead of a command."),
@@ -96,6 +98,7 @@ def _document(flags: Mapping[str, Any]) -> dict[str, Any]:
         "artifacts": _artifacts(flags),
         "retry": _stated({"max": flags["retry"]}),
         "mounts": list(flags["mount"]),
+        "secrets": short_forms.secrets(list(flags["secret"])) if flags["secret"] else {},
         "after": _after(flags["after"]) if flags["after"] else {},
     }
     return {**_scalars(flags), **_program(flags), **{field: value for field, value in maps.items() if value}}
