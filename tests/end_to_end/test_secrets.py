@@ -86,6 +86,7 @@ def _document(marks: Path, **fields: Any) -> dict[str, Any]:
         "script": _LEAK,
         "secrets": {"token": "TOKEN", "key": {"file": "/root/.netrc"}},
         "mounts": [{"source": str(marks), "target": "/marks"}],
+        "limits": {"disk": "64M"},
         "keep": "always",
         "debug": True,
         "artifacts": {"changed": True, "exclude": ["/root/.netrc"]},
