@@ -81,7 +81,7 @@ def secrets(value: Any) -> Any:
 
 
 def secret(value: Any) -> Any:
-    """`TOKEN` for `{env: TOKEN}`, `/root/.netrc` for `{file: /root/.netrc}`."""
+    """`TOKEN` for `{env: TOKEN}`, `/opt/app/netrc` for `{file: /opt/app/netrc}`."""
     if not isinstance(value, str):
         return value
     return {"file": value} if value.startswith("/") else {"env": value}

@@ -37,7 +37,7 @@ _FORMS = {
 _LEAK = """\
 set -x
 echo "plain $TOKEN"
-cat /run/secrets/key /root/.netrc
+cat /run/secrets/key /opt/app/netrc
 printf %s "$TOKEN" | base64
 printf 'u:%s' "$TOKEN" | base64
 printf 'us:%s' "$TOKEN" | base64 >&2
@@ -84,12 +84,12 @@ def _document(marks: Path, **fields: Any) -> dict[str, Any]:
     return {
         "image": "host",
         "script": _LEAK,
-        "secrets": {"token": "TOKEN", "key": {"file": "/root/.netrc"}},
+        "secrets": {"token": "TOKEN", "key": {"file": "/opt/app/netrc"}},
         "mounts": [{"source": str(marks), "target": "/marks"}],
         "limits": {"disk": "64M"},
         "keep": "always",
         "debug": True,
-        "artifacts": {"changed": True, "exclude": ["/root/.netrc"]},
+        "artifacts": {"changed": True, "exclude": ["/opt/app/netrc"]},
         **fields,
     }
 
@@ -159,7 +159,7 @@ def test_s1_the_same_search_finds_what_is_no_secret(sealed: Any, marks: Path) ->
     host.start()
     (marks / "hold").unlink()
     environment = {"env": {"TOKEN": CANARY}, "secrets": {}}
-    script = _LEAK.replace("cat /run/secrets/key /root/.netrc\n", 'echo "$TOKEN" > /root/.netrc\n')
+    script = _LEAK.replace("cat /run/secrets/key /opt/app/netrc\n", 'echo "$TOKEN" > /opt/app/netrc\n')
     job = host.client.submit(_document(marks, script=script, **environment))
     job.result()
     job.status()

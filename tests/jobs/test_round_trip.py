@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from dayfly.jobs.door import read_job
 from dayfly.jobs.schema import json_schema
+from dayfly.jobs.secret_use import SecretUse
 from dayfly.jobs.spec import (
     After,
     AfterWhen,
@@ -75,6 +76,12 @@ _ARTIFACTS = st.just(Artifacts()) | st.builds(
     when=st.sampled_from(ArtifactsWhen),
     expire_in_seconds=_optional(_SECONDS),
 )
+_SECRETS = st.lists(
+    st.builds(SecretUse, _NAME, env=_NAME)
+    | st.builds(SecretUse, _NAME, file=_optional(_PATH), mode=st.integers(0, 0o777)),
+    max_size=3,
+    unique_by=(lambda each: each.name, lambda each: each.env or each.file or each.name),
+).map(tuple)
 _RETRIED = [each for each in Outcome if each not in (Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.REJECTED)]
 _COMMON = {
     "name": _optional(_LINE),
@@ -88,6 +95,7 @@ _COMMON = {
     "mounts": st.lists(
         st.builds(Mount, _PATH, _PATH, st.booleans()), max_size=3, unique_by=lambda each: each.target
     ).map(tuple),
+    "secrets": _SECRETS,
     "limits": _LIMITS,
     "timeout_seconds": _optional(_SECONDS),
     "queue_timeout_seconds": _optional(_SECONDS),
