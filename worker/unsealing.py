@@ -28,8 +28,7 @@ class Unsealer:
         self._settings = settings
         self._records = SecretRecords(redis)
         self._trusted = trusted
-        if secret_keys(settings):
-            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # values will be in our memory for moments
+        secret_keys(settings)  # a worker with a key that it must not use does not start
 
     def values(self, spec: JobSpec, queue: str) -> dict[str, bytes]:
         """What a job of `queue` asks for, by name. Raises SpecError with the field's path, QueueError."""
@@ -38,6 +37,7 @@ class Unsealer:
         keys = secret_keys(self._settings)
         if not keys:
             raise SpecError("secrets", "this worker has no key to open any with ([worker] secret_keys)")
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # for moments the values are in our memory, too
         values = {use.name: self._value(use, queue, keys) for use in spec.secrets}
         if sum(map(len, values.values())) > MAX_TOGETHER_BYTES:
             raise SpecError("secrets", f"must have {MAX_TOGETHER_BYTES} bytes or less together")

@@ -114,3 +114,13 @@ def test_flags_give_secrets(run):
     base = Document({"script": "true", "secrets": ["A", "B=/b"]}, "f", {})
     laid = lay_over({"secrets": {"A": "OTHER", "C": "C"}}, base)
     assert laid["secrets"] == {"A": "OTHER", "B": "/b", "C": "C"}
+
+
+def test_the_embedded_stack_has_a_key_of_its_own(dayfly):
+    """Made with the first secret, in its home, for the worker that runs already or comes."""
+    assert dayfly("secret", "set", "token", stdin=b"correct horse\n").returncode == 0
+    assert stat.S_IMODE((dayfly.home / "secrets.key").stat().st_mode) == 0o600
+    done = dayfly("run", "--no-dir", "--secret", "token=/opt/token", "--", "cat", "/opt/token", "/run/secrets/token")
+    assert (done.returncode, done.stdout) == (0, b"***" * 2), done.stderr
+    done = dayfly("run", "--no-dir", "--secret", "token", "--", "sh", "-c", 'echo "${#token}"')
+    assert done.stdout == b"13\n"
