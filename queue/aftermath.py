@@ -49,7 +49,7 @@ def doom(redis: Redis, job_id: str, parent: str) -> None:
 
 
 def _unstarted(redis: Redis, job_id: str, outcome: Outcome, message: str, reason: str | None) -> Result:
-    fields = job_fields.fetch(redis, [job_id])[0]
+    fields = job_fields.fetch_bounded(redis, [job_id])[0]
     return Result(
         id=job_id,
         name=job_fields.document_of(fields)[0].get("name"),

@@ -186,7 +186,7 @@ def held_claims(redis: Redis, members: Sequence[str]) -> list[Claim]:
     """
     pairs = [member.rsplit(":", 1) for member in members if ":" in member]
     executions = ask_each(redis, [("HGETALL", keys.execution(*pair)) for pair in pairs])
-    jobs = job_fields.fetch(redis, [job_id for job_id, _ in pairs])
+    jobs = job_fields.fetch_bounded(redis, [job_id for job_id, _ in pairs])
     found = (
         _held_claim(job_id, execution_id, job, execution)
         for (job_id, execution_id), job, execution in zip(pairs, jobs, executions, strict=True)

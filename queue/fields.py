@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.plain import from_plain, to_plain
 from dayfly.jobs.result import Attempt
-from dayfly.queue import keys
+from dayfly.queue import keys, scripts
 from dayfly.queue.commands import ask_each
 from dayfly.queue.payload import read_or_refuse
 
@@ -18,10 +18,25 @@ if TYPE_CHECKING:
 
 Fields = Mapping[bytes, bytes]
 
+_OF_WORKERS = (
+    *(b"data", b"origin", b"dayfly_queue", b"dayfly_queued_at", b"dayfly_attempt", b"dayfly_attempts"),
+    *(b"dayfly_fence", b"dayfly_client", b"dayfly_signature"),
+)
+
 
 def fetch(redis: Redis, job_ids: Iterable[str]) -> list[Fields]:
     """The hashes of jobs, in order, in one round trip; empty for what is not there. Raises a QueueError."""
     return ask_each(redis, [("HGETALL", keys.job(job_id)) for job_id in job_ids])
+
+
+def fetch_bounded(redis: Redis, job_ids: Sequence[str]) -> list[Fields]:
+    """The same for a worker: only the fields that it needs of a job, none larger than a payload may be."""
+    if not job_ids:
+        return []
+    found = scripts.BOUNDED(redis, len(_OF_WORKERS), *_OF_WORKERS, *job_ids)
+    return [
+        {name: value for name, value in zip(_OF_WORKERS, values, strict=True) if value is not None} for values in found
+    ]
 
 
 def text(fields: Fields, name: bytes) -> str | None:

@@ -80,7 +80,8 @@ class Intake:
             ask(self._redis, "LREM", keys.jobs_list(queue), 1, job_id)
             return
         payload = ask(self._redis, "HGET", key, "data") if size <= MAX_PAYLOAD_BYTES else None
-        meta = ask(self._redis, "HGET", key, "meta") if self._trusted and meta_size <= _LARGEST_META_BYTES else None
+        # Kept whether or not it is wanted here: another worker of the queue may want it.
+        meta = ask(self._redis, "HGET", key, "meta") if 0 < meta_size <= _LARGEST_META_BYTES else None
         signature = _signature_in(meta)
         try:
             document = _read(payload, dict(zip(_FIELDS, fields, strict=True)))
