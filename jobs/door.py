@@ -40,6 +40,9 @@ def read_job(document: Mapping[str, Any], *, source: str | None = None) -> JobSp
     except ValidationError as error:
         complain(complaints, error.errors(include_url=False))
         raise SpecError.together(complaints.errors) from error
+    for name, each in model.secrets.items():
+        if each.env in model.env:
+            complaints.add(("secrets", name), f"the variable {each.env} is in env, too")
     complaints.check()
     spec = model.value()
     if may_grow:

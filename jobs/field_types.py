@@ -72,8 +72,14 @@ LabelValue = Annotated[str, AfterValidator(names.check_label_value)]
 QueueName = Annotated[
     str, AfterValidator(names.check_queue_name), Field(json_schema_extra={"pattern": "^[A-Za-z0-9_.-]{1,64}$"})
 ]
+SecretName = Annotated[str, AfterValidator(names.check_secret_name)]
 JobId = Annotated[str, AfterValidator(names.check_job_id)]
 HostId = Annotated[str, AfterValidator(names.check_host)]
+FileMode = Annotated[
+    int,
+    BeforeValidator(scalars.read_file_mode),
+    WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$", "examples": ["0400", "0440"]}),
+]
 Digest = Annotated[
     str, AfterValidator(names.check_digest), Field(json_schema_extra={"pattern": "^sha256:[0-9a-f]{64}$"})
 ]

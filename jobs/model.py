@@ -93,6 +93,9 @@ class JobModel(parts.Strict):
         default=False,
         description="All capabilities over its own namespaces, no filter, no masks; if the operator allows it.",
     )
+    secrets: parts.Secrets = Field(
+        default={}, description="Secrets by name: the variable that has it, or its file. A bare name is a variable."
+    )
     limits: parts.Limits = Field(default=parts.LimitsModel(), description="What the job may use.")
     timeout: types.Duration | None = Field(default=None, description="How long it may run. Default: 1h.")
     queue_timeout: types.Duration | None = Field(
@@ -153,6 +156,7 @@ class JobModel(parts.Strict):
             cap_drop=tuple(self.cap_drop),
             seccomp=self.seccomp,
             privileged=self.privileged,
+            secrets=tuple(each.value(name) for name, each in self.secrets.items()),
             limits=self.limits.value(),
             timeout_seconds=self.timeout,
             queue_timeout_seconds=self.queue_timeout,

@@ -7,6 +7,7 @@ import re
 MAX_ID_NUMBER = (1 << 31) - 1  # CVE-2026-46680: a larger one must not be looked up as a name
 MAX_ARGUMENT_BYTES = 131_071  # MAX_ARG_STRLEN of execve(2), less the final NUL
 
+_SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _JOB_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?")
@@ -41,6 +42,11 @@ def check_line(text: str) -> str:
 
 def check_queue_name(text: str) -> str:
     return _matching(_QUEUE, text, "1 to 64 of A-Z a-z 0-9 _ . -")
+
+
+def check_secret_name(text: str) -> str:
+    """It names a file too: no slash, no dot in front."""
+    return _matching(_SECRET, text, "a secret's name: 1 to 100 of A-Z a-z 0-9 _ . -, not . or - in front")
 
 
 def check_job_id(text: str) -> str:

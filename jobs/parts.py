@@ -17,6 +17,8 @@ from dayfly.jobs.field_types import OrShort
 from dayfly.jobs.names import shown
 from dayfly.jobs.paths import check_device_target, is_below
 from dayfly.jobs.privileges import Device
+from dayfly.jobs.secret_use import DEFAULT_MODE, MAX_SECRETS, SecretUse
+from dayfly.jobs.secret_use import DIRECTORY as SECRETS_DIRECTORY
 from dayfly.jobs.state import Outcome
 
 MAX_STDIN_BYTES = 1 << 20
@@ -151,6 +153,41 @@ Devices = Annotated[
     AfterValidator(_with_own_nodes),
     BeforeValidator(short_forms.one_or_many),
     OrShort(TEXT),
+]
+
+
+class SecretModel(Strict):
+    env: types.EnvName | None = Field(default=None, description="The variable that has it.")
+    file: types.Target | None = Field(default=None, description="Path of the file. Default: /run/secrets/NAME.")
+    mode: types.FileMode = Field(default=DEFAULT_MODE, description="Mode of the file, in quotes. Default: 0400.")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> SecretModel:
+        if self.env is not None and self.model_fields_set & {"file", "mode"}:
+            raise ValueError("must be a variable or a file (env, or file and mode), not both")
+        return self
+
+    def value(self, name: str) -> SecretUse:
+        file = None if self.file == f"{SECRETS_DIRECTORY}/{name}" else self.file
+        return SecretUse(name, self.env, file, self.mode)
+
+
+def _with_own_places(secrets: dict[str, SecretModel]) -> dict[str, SecretModel]:
+    seen: set[str] = set()
+    for name, each in secrets.items():
+        place = each.env or each.file or f"{SECRETS_DIRECTORY}/{name}"
+        if place in seen:
+            raise ValueError(f"must not have two secrets as {shown(place)}")
+        seen.add(place)
+    return secrets
+
+
+Secrets = Annotated[
+    dict[types.SecretName, Annotated[SecretModel, BeforeValidator(short_forms.secret), OrShort(TEXT)]],
+    Field(max_length=MAX_SECRETS),
+    AfterValidator(_with_own_places),
+    BeforeValidator(short_forms.secrets),
+    OrShort(TEXT, TEXTS),
 ]
 
 

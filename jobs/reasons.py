@@ -19,7 +19,6 @@ NOT_BUILT: frozenset[Place] = frozenset(
         ("inputs",),
         ("resources",),
         ("services",),
-        ("secrets",),
         ("cache",),
         ("concurrency",),
         ("tty",),
@@ -37,12 +36,15 @@ _MODELS: Mapping[Place, type[BaseModel]] = {
     ("limits", "io"): parts.IoModel,
     ("mounts",): parts.MountModel,
     ("devices",): parts.DeviceModel,
+    ("secrets",): parts.SecretModel,
     ("dir",): parts.DirectoryModel,
     ("stdin",): parts.StdinModel,
     ("artifacts",): parts.ArtifactsModel,
     ("after",): parts.AfterModel,
     ("retry",): parts.RetryModel,
 }
+
+_NAMED: frozenset[Place] = frozenset({("secrets",)})  # maps whose keys are the document's own
 
 # What the same thing is called elsewhere (Docker, compose, GitLab, GitHub, Kubernetes).
 _ELSEWHERE = {
@@ -88,7 +90,8 @@ def _complain_of_unknown(complaints: Complaints, place: Place) -> None:
     if place in NOT_BUILT:
         complaints.add(place, "is not built yet", NotBuilt)
         return
-    known = _MODELS[tuple(step for step in place[:-1] if isinstance(step, str))].model_fields
+    names = tuple(step for step in place[:-1] if isinstance(step, str))
+    known = _MODELS[names[:1] if names[:1] in _NAMED else names].model_fields
     meant = _meant(str(place[-1]), list(known))
     complaints.add(place, f"unknown field; did you mean {meant}?" if meant else "unknown field")
 

@@ -19,6 +19,7 @@ from dayfly.jobs.state import Outcome, State, exit_code_of
 
 QUEUE_TIMEOUT = "queue_timeout"  # `reason` of a job that timed out before any worker took it
 FOREIGN = "foreign"  # `reason` of what a plain RQ producer enqueued and no worker may run
+UNTRUSTED = "untrusted"  # `reason` of a job that is not signed by a key which its worker trusts
 CLIENT_LOST = "client_lost"  # `reason` of a job cancelled because its `dayfly run` has gone
 
 _ENDINGS = {
@@ -227,8 +228,8 @@ class Result:
     """A job's state and, when it is finished, its whole story.
 
     `exit_code` and `signal` are the main process's own; `reason` is a word for a cause that the outcome alone does
-    not tell (QUEUE_TIMEOUT, CLIENT_LOST); `message` is a sentence for people; `kept` is the directory on `host` that
-    `keep` has left.
+    not tell (QUEUE_TIMEOUT, CLIENT_LOST, UNTRUSTED); `message` is a sentence for people; `kept` is the directory on
+    `host` that `keep` has left.
     """
 
     id: str

@@ -7,6 +7,7 @@ or raises ValueError with a reason that can follow a field's path.
 from __future__ import annotations
 
 import math
+import re
 from enum import StrEnum
 from typing import TypeVar
 
@@ -17,11 +18,20 @@ from dayfly.jobs.units import MAX_BYTES, MAX_SECONDS, format_duration, format_si
 MIN_CPUS = 0.01  # 1 ms of a 100 ms period, the least that the kernel takes
 MAX_CPUS = 8192
 
+_FILE_MODE = re.compile(r"0?[0-7]{3}")
+
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class NotBuiltValueError(ValueError):
     """A value that INTERFACE names and this version does not have yet."""
+
+
+def read_file_mode(value: object) -> int:
+    """Permission bits from octal digits in quotes: what YAML makes of a bare 0400 or 400 is no telling."""
+    if not isinstance(value, str) or not _FILE_MODE.fullmatch(value):
+        raise ValueError(f'must be octal digits in quotes such as "0400", got {shown(value)}')
+    return int(value, 8)
 
 
 def read_size(value: object, *, minimum: int) -> int:

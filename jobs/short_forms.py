@@ -75,6 +75,29 @@ def device(value: Any) -> Any:
     return {**dict(zip(("source", "target"), parts, strict=False)), "permissions": permissions}
 
 
+def secrets(value: Any) -> Any:
+    """`[A, B]` for `{A: {env: A}, B: {env: B}}`; NAME=VARIABLE and NAME=/PATH too, as texts of a list."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list):
+        return value
+    mapping: dict[str, Any] = {}
+    for number, item in enumerate(items, 1):
+        name, _, target = item.partition("=") if isinstance(item, str) else ("", "", "")
+        if not name:
+            raise ValueError(f"item {number} must be NAME, NAME=VARIABLE or NAME=/PATH, got {shown(item)}")
+        if name in mapping:
+            raise ValueError(f"item {number} gives {shown(name)} a second time")
+        mapping[name] = target or name
+    return mapping
+
+
+def secret(value: Any) -> Any:
+    """`TOKEN` for `{env: TOKEN}`, `/opt/app/netrc` for `{file: /opt/app/netrc}`."""
+    if not isinstance(value, str):
+        return value
+    return {"file": value} if value.startswith("/") else {"env": value}
+
+
 def settings(value: Any) -> Any:
     """`cpus=2 memory=2G pids=512` for `{cpus: 2, memory: 2G, pids: 512}`."""
     if not isinstance(value, str):

@@ -14,6 +14,7 @@ from typing import Any
 
 from dayfly.jobs.frozen import FrozenMap
 from dayfly.jobs.privileges import Device, Seccomp
+from dayfly.jobs.secret_use import SecretUse, secrets_document
 from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome
 
@@ -178,6 +179,7 @@ class JobSpec:
     cap_drop: tuple[str, ...] = ()
     seccomp: Seccomp = Seccomp.DEFAULT
     privileged: bool = False
+    secrets: tuple[SecretUse, ...] = ()
     limits: Limits = Limits()
     timeout_seconds: float | None = None
     queue_timeout_seconds: float | None = None
@@ -223,6 +225,7 @@ class JobSpec:
             ("cap_drop", _listed(self.cap_drop) or None),
             ("seccomp", None if self.seccomp is Seccomp.DEFAULT else self.seccomp.value),
             ("privileged", self.privileged or None),
+            ("secrets", secrets_document(self.secrets) or None),
             ("limits", _limits_document(self.limits) or None),
             ("timeout", _number(self.timeout_seconds)),
             ("queue_timeout", _number(self.queue_timeout_seconds)),

@@ -49,7 +49,7 @@ def doom(redis: Redis, job_id: str, parent: str) -> None:
 
 
 def _unstarted(redis: Redis, job_id: str, outcome: Outcome, message: str, reason: str | None) -> Result:
-    fields = job_fields.fetch(redis, [job_id])[0]
+    fields = job_fields.fetch_bounded(redis, [job_id])[0]
     return Result(
         id=job_id,
         name=job_fields.document_of(fields)[0].get("name"),
@@ -68,19 +68,31 @@ def _settle_as_rq(redis: Redis, job_id: str, *, has_dependents: bool) -> None:
         repeats, limit = redis.hmget(keys.job(job_id), "repeats_left", "rate_limit_key")
         if not (has_dependents or repeats or limit):
             return
-        from rq import Queue
-        from rq.job import Job
-        from rq.rate_limit import release_slot
-        from rq.repeat import Repeat
-        from rq.serializers import JSONSerializer
+        from rq.exceptions import NoSuchJobError
 
-        job = Job.fetch(job_id, connection=redis, serializer=JSONSerializer)
-        queue = Queue(job.origin, connection=redis, serializer=JSONSerializer)
-        if has_dependents:
-            queue.enqueue_dependents(job)
-        if job.repeats_left and job.is_finished:
-            Repeat.schedule(job, queue)
-        if limit:
-            release_slot(job)
-    if "@" in job.origin:
-        scripts.RECONCILE(redis, job.origin)  # RQ has pushed to its list and does not know the index
+        try:
+            name = _settle_by_rqs_classes(redis, job_id, has_dependents=has_dependents, is_limited=bool(limit))
+        except NoSuchJobError:
+            return  # deleted meanwhile, or nothing that RQ's producers write
+    if "@" in name:
+        scripts.RECONCILE(redis, name)  # RQ has pushed to its list and does not know the index
+
+
+def _settle_by_rqs_classes(redis: Redis, job_id: str, *, has_dependents: bool, is_limited: bool) -> str:
+    """The name of the list that RQ may have pushed to. Raises NoSuchJobError."""
+    from rq import Queue
+    from rq.rate_limit import release_slot
+    from rq.repeat import Repeat
+    from rq.serializers import JSONSerializer
+
+    from dayfly.queue.bounded_job import BoundedJob
+
+    job = BoundedJob.fetch(job_id, connection=redis, serializer=JSONSerializer)
+    queue = Queue(job.origin, connection=redis, serializer=JSONSerializer, job_class=BoundedJob)
+    if has_dependents:
+        queue.enqueue_dependents(job)
+    if job.repeats_left and job.is_finished:
+        Repeat.schedule(job, queue)
+    if is_limited:
+        release_slot(job)
+    return str(job.origin)

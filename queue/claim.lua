@@ -31,7 +31,27 @@ local function fits(worker, demand, room)
     and (demand.disk or worker.share[3]) <= room[3]
 end
 
-local FIELDS = {'status', 'data', 'dayfly_queued_at', 'dayfly_client', 'dayfly_attempts', 'dayfly_queue_timeout'}
+local FIELDS = {'status', 'dayfly_queued_at', 'dayfly_client', 'dayfly_queue_timeout'}
+local LARGE = {data = MAX_PAYLOAD, dayfly_attempts = 1048576, dayfly_signature = 1024}
+
+-- A field of a job; '' for one that is larger than any of ours: anybody may have written it, and a worker would have to
+-- take it in whole.
+local function bounded(id, field)
+  if call('HSTRLEN', job_key(id), field) > LARGE[field] then return '' end
+  return call('HGET', job_key(id), field) or ''
+end
+
+-- Workers name directories by it, and whoever can write to Redis can put anything into a list.
+local function is_id(id)
+  return #id <= 64 and string.match(id, '^[%w_-][%w_.-]*$') ~= nil
+end
+
+-- Whether the job is there and waits to be claimed; its FIELDS.
+local function waiting(id)
+  if not is_id(id) then return false end
+  local job = call('HMGET', job_key(id), unpack(FIELDS))
+  return job[1] == 'queued' and call('HEXISTS', job_key(id), 'data') == 1, job
+end
 
 -- The head of the index's entry, that is a job which really is queued. Ids whose hash has expired, was deleted or was
 -- moved on by somebody else are dropped.
@@ -39,8 +59,8 @@ local function pop(class)
   for _ = 1, 1000 do
     local id = call('LPOP', list_key(class))
     if not id then break end
-    local job = call('HMGET', job_key(id), unpack(FIELDS))
-    if job[1] == 'queued' and job[2] then
+    local is_waiting, job = waiting(id)
+    if is_waiting then
       index(class)
       return id, job
     end
@@ -57,7 +77,7 @@ local function nearly_all(worker, class, demand)
   then return nil end
   for _, id in ipairs(call('LRANGE', list_key(class), 0, NEAR_BY - 1)) do
     local job = call('HMGET', job_key(id), 'need', 'status')
-    if job[1] and job[2] == 'queued' and fits(worker, demand_of('@' .. job[1]), offer) then return id end
+    if is_id(id) and job[1] and job[2] == 'queued' and fits(worker, demand_of('@' .. job[1]), offer) then return id end
   end
 end
 
@@ -127,11 +147,12 @@ local function hold(worker, id, class, job, execution, at)
     call('HSET', RQ .. ':worker:' .. worker.name, 'state', 'busy')
   end
   call('ZADD', OWN .. ':leases', text(at + worker.lease), member)
-  if job[6] then call('ZREM', OWN .. ':deadlines', id) end
+  if job[4] then call('ZREM', OWN .. ':deadlines', id) end
   local reserved = call('HGET', RESERVED, 'job:' .. id)
   if reserved then forget_reservation(string.match(reserved, '^[^\n]*'), id) end
   tell(id, 'starting')
-  return {id, class, attempt, tostring(fence), job[2], job[3] or when, when, job[4] or '', job[5] or ''}
+  return {id, class, attempt, tostring(fence), bounded(id, 'data'), job[2] or when, when, job[3] or '',
+    bounded(id, 'dayfly_attempts'), bounded(id, 'dayfly_signature')}
 end
 
 -- `description` is the worker's unchanging part as JSON: name, host, labels, queues, offer, share, lease, patience,

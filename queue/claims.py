@@ -15,7 +15,7 @@ class Claim:
 
     `fence` rises with each execution of a job: whatever an older one still does is refused. `earlier` are the
     attempts before this one that were counted or had a story, oldest first. `refusal` says why `document` is empty: the
-    payload could not be read, and the job must not run.
+    payload could not be read, and the job must not run. `signature` is what Redis has, and proves nothing by itself.
     """
 
     job_id: str
@@ -31,6 +31,7 @@ class Claim:
     client_lease: bool
     earlier: tuple[Attempt, ...] = field(default=())
     refusal: str | None = None
+    signature: str | None = None
 
     @property
     def member(self) -> str:

@@ -16,7 +16,7 @@ from dayfly.queue import fields as job_fields
 from dayfly.queue import keys, scripts, serving, transitions
 from dayfly.queue.claims import Claim
 from dayfly.queue.commands import as_text, ask, ask_each
-from dayfly.queue.fields import read_attempts
+from dayfly.queue.fields import number, read_attempts
 from dayfly.queue.payload import read_or_refuse
 from dayfly.queue.worker_record import WorkerRecord
 
@@ -159,7 +159,7 @@ class Consumer:
     def _read(self, found: list[Any] | None, execution_id: str) -> Claim | None:
         if not found:
             return None
-        job_id, name, attempt, fence, payload, queued_at, claimed_at, client, attempts = found
+        job_id, name, attempt, fence, payload, queued_at, claimed_at, client, attempts, signature = found
         document, refusal = read_or_refuse(payload)
         return Claim(
             job_id=job_id.decode(),
@@ -170,43 +170,51 @@ class Consumer:
             attempt=attempt,
             fence=fence.decode(),
             document=document,
-            enqueued_at=float(queued_at),
+            enqueued_at=number(queued_at) or float(claimed_at),
             claimed_at=float(claimed_at),
             client_lease=bool(client),
             earlier=read_attempts(attempts),
             refusal=refusal,
+            signature=signature.decode(errors="replace") or None,
         )
 
 
 def held_claims(redis: Redis, members: Sequence[str]) -> list[Claim]:
-    """The claims behind executions ("job:execution"); those whose job or execution is gone are left out."""
-    pairs = [member.rsplit(":", 1) for member in members]
+    """The claims behind executions ("job:execution"); those whose job or execution is gone are left out.
+
+    So are those that no claim.lua has written, since anybody may have.
+    """
+    pairs = [member.rsplit(":", 1) for member in members if ":" in member]
     executions = ask_each(redis, [("HGETALL", keys.execution(*pair)) for pair in pairs])
-    jobs = job_fields.fetch(redis, [job_id for job_id, _ in pairs])
-    return [
+    jobs = job_fields.fetch_bounded(redis, [job_id for job_id, _ in pairs])
+    found = (
         _held_claim(job_id, execution_id, job, execution)
         for (job_id, execution_id), job, execution in zip(pairs, jobs, executions, strict=True)
-        if job and execution
-    ]
+    )
+    return [claim for claim in found if claim is not None]
 
 
-def _held_claim(job_id: str, execution_id: str, job: job_fields.Fields, execution: job_fields.Fields) -> Claim:
-    claimed_at = float(execution[b"created_at"])
+def _held_claim(job_id: str, execution_id: str, job: job_fields.Fields, execution: job_fields.Fields) -> Claim | None:
+    claimed_at = job_fields.seconds(execution, b"created_at")
+    class_name, worker_name = job_fields.text(job, b"origin"), job_fields.text(execution, b"worker_name")
+    if claimed_at is None or class_name is None or worker_name is None:
+        return None
     document, refusal = job_fields.document_of(job)
     return Claim(
         job_id=job_id,
         queue=job_fields.queue_of(job),
-        class_name=job[b"origin"].decode(),
-        worker_name=execution[b"worker_name"].decode(),
+        class_name=class_name,
+        worker_name=worker_name,
         execution_id=execution_id,
-        attempt=int(job.get(b"dayfly_attempt", 1)),
-        fence=job.get(b"dayfly_fence", b"").decode(),
+        attempt=job_fields.whole(job, b"dayfly_attempt", 1),
+        fence=job_fields.text(job, b"dayfly_fence") or "",
         document=document,
         enqueued_at=job_fields.seconds(job, b"dayfly_queued_at") or claimed_at,
         claimed_at=claimed_at,
         client_lease=b"dayfly_client" in job,
         earlier=read_attempts(job.get(b"dayfly_attempts")),
         refusal=refusal,
+        signature=job_fields.text(job, b"dayfly_signature"),
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.plain import from_plain, to_plain
 from dayfly.jobs.result import Attempt
-from dayfly.queue import keys
+from dayfly.queue import keys, scripts
 from dayfly.queue.commands import ask_each
 from dayfly.queue.payload import read_or_refuse
 
@@ -18,10 +18,25 @@ if TYPE_CHECKING:
 
 Fields = Mapping[bytes, bytes]
 
+_OF_WORKERS = (
+    *(b"data", b"origin", b"dayfly_queue", b"dayfly_queued_at", b"dayfly_attempt", b"dayfly_attempts"),
+    *(b"dayfly_fence", b"dayfly_client", b"dayfly_signature"),
+)
+
 
 def fetch(redis: Redis, job_ids: Iterable[str]) -> list[Fields]:
     """The hashes of jobs, in order, in one round trip; empty for what is not there. Raises a QueueError."""
     return ask_each(redis, [("HGETALL", keys.job(job_id)) for job_id in job_ids])
+
+
+def fetch_bounded(redis: Redis, job_ids: Sequence[str]) -> list[Fields]:
+    """The same for a worker: only the fields that it needs of a job, none larger than a payload may be."""
+    if not job_ids:
+        return []
+    found = scripts.BOUNDED(redis, len(_OF_WORKERS), *_OF_WORKERS, *job_ids)
+    return [
+        {name: value for name, value in zip(_OF_WORKERS, values, strict=True) if value is not None} for values in found
+    ]
 
 
 def text(fields: Fields, name: bytes) -> str | None:
@@ -31,9 +46,21 @@ def text(fields: Fields, name: bytes) -> str | None:
 
 
 def seconds(fields: Fields, name: bytes) -> float | None:
-    """A time of ours, or a number of seconds."""
-    value = fields.get(name)
-    return float(value) if value else None
+    """A time of ours, or a number of seconds; None for what is no number: anybody may have written it."""
+    return number(fields.get(name))
+
+
+def number(value: bytes | None) -> float | None:
+    try:
+        return float(value) if value else None
+    except ValueError:
+        return None
+
+
+def whole(fields: Fields, name: bytes, default: int) -> int:
+    """A count of ours; the default for what is none."""
+    value = fields.get(name, b"")
+    return int(value) if value.isdigit() and len(value) < 10 else default
 
 
 def rq_time(fields: Fields, name: bytes) -> float | None:
@@ -42,7 +69,10 @@ def rq_time(fields: Fields, name: bytes) -> float | None:
     if value is None:
         return None
     form = "%Y-%m-%dT%H:%M:%S.%fZ" if "." in value else "%Y-%m-%dT%H:%M:%SZ"
-    return datetime.strptime(value, form).replace(tzinfo=UTC).timestamp()
+    try:
+        return datetime.strptime(value, form).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def document_of(fields: Fields) -> tuple[Mapping[str, Any], str | None]:
@@ -59,5 +89,12 @@ def write_attempt(attempt: Attempt) -> str:
 
 
 def read_attempts(lines: bytes | None) -> tuple[Attempt, ...]:
-    """The story of earlier attempts, one JSON object a line."""
-    return tuple(from_plain(Attempt, json.loads(line)) for line in lines.split(b"\n")) if lines else ()
+    """The story of earlier attempts, one JSON object a line; what cannot be read is left out."""
+    return tuple(attempt for line in (lines or b"").split(b"\n") if (attempt := _read_attempt(line)) is not None)
+
+
+def _read_attempt(line: bytes) -> Attempt | None:
+    try:
+        return from_plain(Attempt, json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None

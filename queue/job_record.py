@@ -50,6 +50,7 @@ class JobRecord:
     is_cancel_asked: bool
     retry_of: str | None
     parked: bool
+    signature: str | None = None
 
     @property
     def name(self) -> str | None:
@@ -82,10 +83,11 @@ def read_record(job_id: str, fields: job_fields.Fields) -> JobRecord:
         claimed_at=job_fields.rq_time(fields, b"started_at"),
         ended_at=job_fields.rq_time(fields, b"ended_at") if state is State.FINISHED else None,
         worker=job_fields.text(fields, b"worker_name"),
-        attempt=int(fields.get(b"dayfly_attempt", 0)),
+        attempt=job_fields.whole(fields, b"dayfly_attempt", 0),
         is_cancel_asked=b"dayfly_cancel" in fields,
         retry_of=job_fields.text(fields, b"dayfly_retry_of"),
         parked=b"dayfly_queue" not in fields,
+        signature=job_fields.text(fields, b"dayfly_signature"),
     )
 
 
@@ -136,7 +138,7 @@ def _attempts(fields: job_fields.Fields, state: State) -> tuple[Attempt, ...]:
     return (
         *earlier,
         Attempt(
-            number=int(fields.get(b"dayfly_attempt", 1)),
+            number=job_fields.whole(fields, b"dayfly_attempt", 1),
             worker=job_fields.text(fields, b"worker_name"),
             started_at=job_fields.rq_time(fields, b"started_at"),
         ),

@@ -20,6 +20,7 @@ LEASES = f"{OWN}:leases"  # executions by the end of their lease
 CLIENTS = f"{OWN}:clients"  # jobs of `dayfly run` by the end of their client's lease
 DEADLINES = f"{OWN}:deadlines"  # waiting jobs by the end of their queue_timeout
 RESERVED = f"{OWN}:reserved"  # which worker is kept free for which job
+SECRETS = f"{OWN}:secrets"  # a hash: sealed secrets by name
 REDIS = f"{OWN}:redis"  # which server process this is, and since when it answers
 
 

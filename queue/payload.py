@@ -23,7 +23,7 @@ class PayloadError(Exception):
 
 def read_document(payload: bytes) -> Mapping[str, Any]:
     """The document that a payload carries. Raises PayloadError."""
-    call = _parse(_inflate(payload))
+    call = _parse(inflate(payload))
     if not isinstance(call, list) or len(call) != 4:
         raise PayloadError("its payload is not RQ's [function, instance, arguments, keywords]")
     function, instance, arguments, keywords = call
@@ -47,19 +47,10 @@ def read_or_refuse(payload: bytes) -> tuple[Mapping[str, Any], str | None]:
         return {}, str(error)
 
 
-class Serializer:
-    """How RQ's Job writes our call: JSON that the door has measured, which RQ's own JSONSerializer reads."""
-
-    @staticmethod
-    def dumps(call: Any) -> bytes:
-        return compact(call)
-
-    @staticmethod
-    def loads(text: bytes) -> Any:
-        return json.loads(text)
-
-
-def _inflate(payload: bytes) -> bytes:
+def inflate(payload: bytes) -> bytes:
+    """The text of a payload, within bounds. Raises PayloadError."""
+    if not payload:
+        raise PayloadError(f"its payload is missing or larger than {MAX_PAYLOAD_BYTES >> 20} MiB")
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise PayloadError(f"its payload is larger than {MAX_PAYLOAD_BYTES >> 20} MiB")
     inflater = zlib.decompressobj()
@@ -70,6 +61,18 @@ def _inflate(payload: bytes) -> bytes:
     if inflater.unconsumed_tail or not inflater.eof:
         raise PayloadError(f"its payload is larger than {MAX_PAYLOAD_BYTES >> 20} MiB when inflated, or cut off")
     return text
+
+
+class Serializer:
+    """How RQ's Job writes our call: JSON that the door has measured, which RQ's own JSONSerializer reads."""
+
+    @staticmethod
+    def dumps(call: Any) -> bytes:
+        return compact(call)
+
+    @staticmethod
+    def loads(text: bytes) -> Any:
+        return json.loads(text)
 
 
 def _parse(text: bytes) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from math import ceil
@@ -22,7 +22,8 @@ from rq.serializers import JSONSerializer
 from dayfly.jobs.demand import Demand, class_name, stated_need
 from dayfly.jobs.errors import DuplicateJob, JobNotFound, QueueError
 from dayfly.jobs.ids import new_id
-from dayfly.jobs.result import FOREIGN
+from dayfly.jobs.result import FOREIGN, UNTRUSTED
+from dayfly.jobs.signatures import SignatureError
 from dayfly.jobs.spec import AfterWhen, JobSpec
 from dayfly.jobs.state import Outcome, State
 from dayfly.queue import aftermath, scripts
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
+    from dayfly.jobs.signatures import Signing
+    from dayfly.queue.job_record import JobRecord
+
 CLIENT_SECONDS = 30  # how long a job of `dayfly run` outlives its client
 RETAIN_SECONDS = 7 * 86400
 _CHUNK = 500
@@ -44,8 +48,10 @@ _DESCRIPTION_LETTERS = 120
 class Producer:
     """Jobs into the queues of one Redis. Threads may share it."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, signing: Callable[[], Signing | None] = lambda: None) -> None:
+        """`signing` gives what every job is signed with; asked when there is something to sign."""
         self._redis = redis
+        self._signing = signing
 
     def submit(self, spec: JobSpec, client_lease: bool = False) -> str:
         """Put one job into its queue; returns its id.
@@ -91,8 +97,9 @@ class Producer:
         record = Records(self._redis).get(job_id)
         if record.state is not State.FINISHED:
             raise QueueError(f"cannot retry job {job_id}: it is {record.state}", "wait for its end, or cancel it first")
-        if record.result.reason == FOREIGN:
+        if record.result.reason in (FOREIGN, UNTRUSTED):
             raise QueueError(f"cannot retry job {job_id}: it was {record.result.message}", "enqueue it anew, mended")
+        self._check_signed(record)
         spec = replace(record.spec, after=None, delay_seconds=None)
         return self._submit(spec, client_lease=False, retry_of=job_id)
 
@@ -103,7 +110,7 @@ class Producer:
             holder = scripts.RESERVE(self._redis, spec.unique, job_id).decode()
             if holder != job_id:
                 raise DuplicateJob(spec.unique, holder)
-        options = _options(spec, client_lease, retry_of)
+        options = self._options(spec, job_id, client_lease, retry_of)
         with translated(self._redis):
             parent = self._write(spec, job_id, after, options)
         if parent:
@@ -121,9 +128,40 @@ class Producer:
                     ids.append(self.submit(spec))
                 else:
                     ids.append(new_id())
-                    _enqueue(pipeline, self._job(spec, ids[-1], ()), spec, _options(spec, False, None))
+                    _enqueue(pipeline, self._job(spec, ids[-1], ()), spec, self._options(spec, ids[-1], False, None))
             self._send(pipeline)
         return ids
+
+    def _check_signed(self, record: JobRecord) -> None:
+        """What lies in Redis is not signed anew unless somebody trusted has signed it. Raises QueueError."""
+        signing = self._signing()
+        if signing is None:
+            return
+        try:
+            signing.trusted.verify_job(record.signature, record.id, record.queue, record.document, may_be_old=True)
+        except SignatureError as error:
+            raise QueueError(
+                f"cannot retry job {record.id}: what Redis has of it would be signed anew, and {error}",
+                "submit it again from its own document, or name the key in [worker] trusted_keys",
+            ) from error
+
+    def _options(self, spec: JobSpec, job_id: str, client_lease: bool, retry_of: str | None) -> str:
+        stated = {
+            "need": stated_need(spec),
+            "delay": spec.delay_seconds,
+            "queue_timeout": spec.queue_timeout_seconds,
+            "unique": spec.unique,
+            "client": CLIENT_SECONDS if client_lease else None,
+            "retry_of": retry_of,
+            "signature": self._sign(spec, job_id),
+        }
+        return json.dumps({name: value for name, value in stated.items() if value is not None})
+
+    def _sign(self, spec: JobSpec, job_id: str) -> str | None:
+        signing = self._signing()
+        if signing is None:
+            return None
+        return signing.key.sign_job(job_id, spec.queue, spec.to_document(), spec.delay_seconds or 0.0)
 
     def _send(self, pipeline: Pipeline) -> None:
         if len(pipeline):
@@ -188,18 +226,6 @@ def _enqueue(pipeline: Pipeline, job: Job, spec: JobSpec, options: str) -> None:
         queue.enqueue_job(job, pipeline=pipeline)
         state = State.WAITING if job.get_status(refresh=False) == JobStatus.DEFERRED else State.QUEUED
     pipeline.execute_command(*by, 0, job.id, job.origin, state.value, options)  # type: ignore[no-untyped-call]
-
-
-def _options(spec: JobSpec, client_lease: bool, retry_of: str | None) -> str:
-    stated = {
-        "need": stated_need(spec),
-        "delay": spec.delay_seconds,
-        "queue_timeout": spec.queue_timeout_seconds,
-        "unique": spec.unique,
-        "client": CLIENT_SECONDS if client_lease else None,
-        "retry_of": retry_of,
-    }
-    return json.dumps({name: value for name, value in stated.items() if value is not None})
 
 
 def _accepts_failure(spec: JobSpec) -> bool:

@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError, RedisError
 from dayfly.queue.commands import Argument
 from dayfly.queue.connection import translated
 from dayfly.queue.keys import OWN, RQ
+from dayfly.queue.payload import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -31,7 +32,7 @@ class Script:
     @cached_property
     def source(self) -> str:
         parts = [_read(file) for file in ("shared", *self._files)]
-        return "\n".join([f"local RQ, OWN = '{RQ}', '{OWN}'", *parts, self._call])
+        return "\n".join([f"local RQ, OWN, MAX_PAYLOAD = '{RQ}', '{OWN}', {MAX_PAYLOAD_BYTES}", *parts, self._call])
 
     @cached_property
     def sha(self) -> str:
@@ -91,3 +92,4 @@ BEAT = Script("beat")
 LOG = Script("log")
 READING = Script("reading")
 DISCARDED = Script("discarded")
+BOUNDED = Script("bounded")

@@ -1,4 +1,4 @@
--- What all our scripts share. scripts.py puts RQ (RQ's key prefix) and OWN (ours) in front of it.
+-- What all our scripts share. scripts.py puts RQ (RQ's key prefix), OWN (ours) and MAX_PAYLOAD (bytes) in front of it.
 --
 -- Keys are not passed in KEYS: a job's class, worker and dependents are only known once its hash has been read. So a
 -- Redis Cluster cannot run these scripts; RQ itself cannot run there either.

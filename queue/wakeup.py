@@ -133,9 +133,9 @@ class Wakeup:
         # Also when select saw nothing: the client may have read more than one message from the socket.
         while (message := pubsub.get_message(timeout=0)) is not None:
             count += 1
-            channel, data = message["channel"].decode(), message["data"]
+            channel, data = message["channel"].decode(errors="replace"), message["data"]
             if channel == keys.worker_channel(self._name):
-                self._tell(Wake(Kind.CANCEL, job_id=data.decode()))
+                self._tell(Wake(Kind.CANCEL, job_id=data.decode(errors="replace")))
             elif channel == keys.command_channel(self._name):
                 self._obey(data)
             else:
@@ -165,6 +165,6 @@ def _socket(pubsub: PubSub) -> Any:
 def _parse(data: bytes) -> dict[str, Any]:
     try:
         order = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return order if isinstance(order, dict) else {}

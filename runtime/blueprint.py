@@ -21,7 +21,7 @@ def describe(plan: ContainerPlan, has_cgroup2: bool) -> list[str]:
         *proc_operations(shape),
         *kernel_operations(shape, 0, _NOT_YET, []),
         *tree_operations(shape, _NOT_YET, _NOT_YET, has_cgroup2),
-        *input_operations(0, namespaces, plan, ROOT, []),
+        *input_operations(0, namespaces, plan, ROOT, [], {}),
         PivotRoot("root"),
     ]
     return [*_before(shape), *(operation.describe() for operation in operations), *_after(plan)]
@@ -48,4 +48,7 @@ def _after(plan: ContainerPlan) -> Iterator[str]:
     yield f"keep no capability but {names}" if names else "keep no capability"
     yield "let setuid programs count" if own.gains else "set no_new_privs"
     yield "install the filter of system calls" if own.filter_path else "leave all system calls open"
+    variables = [f"{each.env} (secret {each.name})" for each in plan.secrets if each.env is not None]
+    if variables:
+        yield f"set the variables {', '.join(variables)}"
     yield f"execute {' '.join(ascii(word) for word in process.argv)}"

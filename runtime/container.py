@@ -36,6 +36,7 @@ loop device go with the descriptors. The control group's directories stay, by th
 does a disk that is a directory.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
@@ -51,6 +52,8 @@ from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
 from dayfly.runtime.rootfs import layout
 from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
+
+_NO_SECRETS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +109,12 @@ class Container:
             init.await_ready(disk.mount_fd, cgroup.joins)
             return cls(shape, effective, cgroup, disk, init, parts.pop_all())
 
-    def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
-        """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed."""
-        return self.init.start(plan, stop_signal)
+    def start(self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str] = _NO_SECRETS) -> Refusal | None:
+        """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed.
+
+        `secrets` has the values of the plan's secrets by name, in base64.
+        """
+        return self.init.start(plan, stop_signal, secrets)
 
     def current(self) -> Sample:
         """Cheap readings of this moment."""

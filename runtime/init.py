@@ -11,7 +11,8 @@ import resource
 import signal
 import socket
 import stat
-from collections.abc import Iterator
+from binascii import a2b_base64
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,9 @@ def run(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) 
         channel.send(Message.READY, notes=notes)
         start = channel.receive()
         if start is not None:
-            _live(own, namespaces, channel, output, ContainerPlan.from_json(start[1]["plan"]), start[1]["stop_signal"])
+            plan = ContainerPlan.from_json(start[1]["plan"])
+            secrets = {name: a2b_base64(value) for name, value in start[1]["secrets"].items()}
+            _live(own, namespaces, channel, output, plan, start[1]["stop_signal"], secrets)
     except NotExecutableError as refusal:
         channel.send(Message.REFUSED, errno=refusal.number, reason=refusal.message)
     except HostError as error:
@@ -110,13 +113,14 @@ def _live(
     output: tuple[int, int],
     plan: ContainerPlan,
     stop_signal: int,
+    secrets: Mapping[str, bytes],
 ) -> None:
     """Become the job's root and user, run the command, report its end."""
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
     identity = _look_up(plan.process.user)
     privileges, program = plan.privileges or _EVERYBODYS, _filter(own, plan.privileges)
     notes: list[str] = []
-    perform([*input_operations(own.first_id, namespaces, plan, identity, notes), PivotRoot("root")])
+    perform([*input_operations(own.first_id, namespaces, plan, identity, notes, secrets), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
@@ -125,7 +129,7 @@ def _live(
     _enter(plan.process.cwd)
     _become(identity, privileges, program)
     with _victims_first(oom_score):
-        command = _spawn(plan, identity, stdin, *output)
+        command = _spawn(plan, identity, secrets, stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
     channel.send(Message.SPAWNED, notes=notes)
     _report(channel, command)
@@ -219,10 +223,18 @@ def _victims_first(oom_score: int) -> Iterator[None]:
     os.close(oom_score)
 
 
-def _spawn(plan: ContainerPlan, identity: users.Identity, stdin: int | None, stdout: int, stderr: int) -> int:
+def _spawn(
+    plan: ContainerPlan,
+    identity: users.Identity,
+    secrets: Mapping[str, bytes],
+    stdin: int | None,
+    stdout: int,
+    stderr: int,
+) -> int:
     """Execute the command in a session of its own; returns its pid. Raises `NotExecutableError`."""
     process = plan.process
     env = {"HOME": identity.home, **process.env}
+    env |= {each.env: os.fsdecode(secrets[each.name]) for each in plan.secrets if each.env is not None}
     path = _search(process, env)
     if stdin is None:
         stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

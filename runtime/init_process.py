@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -94,9 +94,12 @@ class InitProcess:
         _, fields = self._receive()
         self.notes = tuple(fields["notes"])
 
-    def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
-        """Run the plan's command; None when it has been executed. Raises `HostError`."""
-        self._channel.send(Message.START, plan=plan, stop_signal=stop_signal)
+    def start(self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str]) -> Refusal | None:
+        """Run the plan's command; None when it has been executed. Raises `HostError`.
+
+        `secrets` has the values of the plan's secrets by name, in base64.
+        """
+        self._channel.send(Message.START, plan=plan, stop_signal=stop_signal, secrets=secrets)
         message, fields = self._receive()
         if message is Message.REFUSED:
             return Refusal(fields["errno"], fields["reason"])

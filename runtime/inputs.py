@@ -1,20 +1,21 @@
-"""What a job is given beside its image: the directory below /workspace, devices, and the operator's
-mounts.
+"""What a job is given beside its image: the directory below /workspace, devices, the operator's mounts, and secrets.
 
-To be applied in the stage, before the pivot. Targets are resolved inside the container's root (openat2(2),
-RESOLVE_IN_ROOT), where nothing runs yet. init makes files as the job's root by then (capabilities.make_files_as).
+To be applied in the stage, before the pivot. init makes files as the job's root by then (capabilities.make_files_as).
 """
 
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dayfly.runtime import syscalls
 from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped, open_source, owner_mapping
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Give, Operation
+from dayfly.runtime.secret_files import GiveSecretFiles
 from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.shape import Mount as MountRequest
+from dayfly.runtime.targets import open_target
 from dayfly.runtime.users import Identity
 from dayfly.runtime.workspace import GiveWorkspace, OwnWorkspace
 
@@ -22,7 +23,12 @@ _NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing 
 
 
 def input_operations(
-    first_id: int, namespaces: Namespaces, plan: ContainerPlan, user: Identity, notes: list[str]
+    first_id: int,
+    namespaces: Namespaces,
+    plan: ContainerPlan,
+    user: Identity,
+    notes: list[str],
+    secret_values: Mapping[str, bytes],
 ) -> list[Operation]:
     """The operations for one job that runs as `user`. What its result should say is added to `notes`."""
     operations: list[Operation] = []
@@ -36,6 +42,8 @@ def input_operations(
     owner = first_id + user.uid, first_id + user.gid
     operations += [Give(f"root{device.target}", *owner) for device in plan.shape.devices]
     operations += [GiveMount(request, first_id, user, namespaces, notes) for request in requests]
+    if files := tuple(secret for secret in plan.secrets if secret.env is None):
+        operations.append(GiveSecretFiles(files, secret_values, first_id, user))
     return operations
 
 
@@ -58,7 +66,7 @@ class GiveMount:
     def apply(self) -> None:
         source = open_source(self.request.source)
         is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
-        target = _open_target(self.request.target, is_directory)
+        target = open_target(self.request.target, is_directory)
         try:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
@@ -70,31 +78,3 @@ class GiveMount:
         finally:
             os.close(source)
             os.close(target)
-
-
-def _open_target(target: str, is_directory: bool) -> int:
-    """An O_PATH descriptor of `target` inside `root`, made when it is not there."""
-    root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-    try:
-        parts = [part for part in target.split("/") if part]
-        for count in range(1, len(parts) + 1):
-            _ensure(root, "/".join(parts[:count]), is_directory or count < len(parts), resolve)
-        return syscalls.openat2(root, target, os.O_PATH, resolve=resolve)
-    finally:
-        os.close(root)
-
-
-def _ensure(root: int, path: str, is_directory: bool, resolve: int) -> None:
-    try:
-        os.close(syscalls.openat2(root, path, os.O_PATH, resolve=resolve))
-    except FileNotFoundError:
-        parent, _, name = path.rpartition("/")
-        above = syscalls.openat2(root, parent or ".", os.O_PATH | os.O_DIRECTORY, resolve=resolve)
-        try:
-            if is_directory:
-                os.mkdir(name, 0o755, dir_fd=above)
-            else:
-                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=above))
-        finally:
-            os.close(above)

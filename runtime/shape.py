@@ -107,6 +107,16 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """Where a job has a secret: in the variable `env`, else as a file. Its value travels apart and is never written."""
+
+    name: str
+    env: str | None = None
+    file: str | None = None
+    mode: int = 0o400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
     """The directory below /workspace, seen copy-on-write. A live one is checked to be still `device` and `inode`."""
 
@@ -152,6 +162,7 @@ class ContainerPlan:
     workspace: Workspace | None = None
     merge_streams: bool = False
     privileges: Privileges | None = None
+    secrets: tuple[Secret, ...] = ()
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -165,4 +176,5 @@ class ContainerPlan:
             workspace=Workspace(**{**workspace, "hidden": tuple(workspace["hidden"])}) if workspace else None,
             merge_streams=document["merge_streams"],
             privileges=Privileges(**privileges) if (privileges := document.get("privileges")) else None,
+            secrets=tuple(Secret(**secret) for secret in document.get("secrets", ())),
         )

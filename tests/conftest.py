@@ -157,10 +157,11 @@ def run(host: Host, shape: Shape) -> Iterator[Callable[..., Ran]]:
     def run(*argv: str, **fields: Any) -> Ran:
         wanted = replace(shape, **{name: fields.pop(name) for name in list(fields) if hasattr(shape, name)})
         process = {name: fields.pop(name) for name in list(fields) if name in ("cwd", "user", "env", "stdin")}
+        values = fields.pop("secret_values", {})
         container = Container.prepare(host, wanted, os.urandom(8).hex())
         containers.append(container)
         plan = ContainerPlan(shape=wanted, process=Process(argv=argv, **{"env": {"PATH": _PATH}, **process}), **fields)
-        refusal = container.start(plan, _SIGTERM)
+        refusal = container.start(plan, _SIGTERM, values)
         end = None if refusal else container.init.end()
         container.init.reap()
         return Ran(_read(container.init.stdout), _read(container.init.stderr), refusal, end, container)

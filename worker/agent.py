@@ -32,6 +32,7 @@ from dayfly.worker.exit import NAME as EXIT
 from dayfly.worker.finishing import Finisher
 from dayfly.worker.host import host_id, need_root
 from dayfly.worker.housekeeping import Housekeeping
+from dayfly.worker.keyring import trusted_keys
 from dayfly.worker.launcher_client import Launcher
 from dayfly.worker.liaison import Liaison
 from dayfly.worker.places import Places
@@ -44,6 +45,7 @@ from dayfly.worker.starting import Starter
 from dayfly.worker.stopping import DRAIN, LEAVE
 from dayfly.worker.store import FileStore
 from dayfly.worker.sweeper import Sweeper
+from dayfly.worker.unsealing import Unsealer
 from dayfly.worker.warm import Keeper, WarmKeepers
 from dayfly.worker.watches import Watches
 
@@ -89,9 +91,11 @@ class Agent:
         self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
         self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots + 1)
         planner = Planner(settings, self._ledger.share, hierarchy, unlimited)
-        self._starter = Starter(settings, places, planner, self._images, self._warm)
         self._need = planner.need
         self._redis = connect(settings.url)
+        self._trusted = trusted_keys(settings)
+        unsealer = Unsealer(settings, self._redis, self._trusted)
+        self._starter = Starter(settings, places, planner, self._images, self._warm, self._trusted, unsealer)
         self._wakeup = Wakeup(self._redis, settings.name, settings.queues)
         self._liaison = self._make_liaison()
         self._listen(told, lambda: self._heed_signals(told))
@@ -325,7 +329,7 @@ class Agent:
             consumer,
             LogStream(self._redis),
             Reaper(self._redis, settings.queues, settings.lease_seconds, settings.defaults.retry),
-            Intake(self._redis),
+            Intake(self._redis, self._trusted),
             self._starter,
             Finisher(consumer, self._store, self._places, settings.defaults),
             self._roster,

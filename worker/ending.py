@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container
@@ -24,6 +24,9 @@ from dayfly.worker.logfile import STDERR, STDOUT
 from dayfly.worker.record import Record
 from dayfly.worker.stop_requests import StopRequests
 from dayfly.worker.supervision import Outcome
+
+if TYPE_CHECKING:
+    from dayfly.worker.masking import Masker
 
 _COLLECT_SECONDS = 600.0
 _BIGGEST = 10
@@ -41,12 +44,14 @@ class Ending:
         record: Record,
         directory: JobDirectory,
         stops: StopRequests,
+        masker: "Masker | None",
         image_ready_at: float,
     ) -> None:
         self._container = container
         self._record = record
         self._directory = directory
         self._stops = stops
+        self._masker = masker
         self._cause = ""
         self._image_ready_at = image_ready_at
 
@@ -75,6 +80,10 @@ class Ending:
             "log": self._log_size(outcome),
             "effective": fields_of(self._container.effective),
         }
+        if self._masker is not None:
+            from dayfly.worker.masked_exit import without_secrets  # lean: most jobs have no secrets
+
+            facts = without_secrets(facts, self._masker)
         try:
             self._directory.write_exit(**facts)
         except HostError as error:

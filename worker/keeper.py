@@ -8,15 +8,16 @@ in through a descriptor, since the agent renames it at "go".
 import os
 import sys
 import time
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime import syscalls
 from dayfly.runtime.blueprint import describe
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import Shape
 from dayfly.runtime.title import set_title
-from dayfly.worker import jobfiles
+from dayfly.worker import handover, jobfiles
 from dayfly.worker import record as records
 from dayfly.worker.ending import Ending
 from dayfly.worker.exit import Fault
@@ -24,6 +25,9 @@ from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.record import Record
 from dayfly.worker.stop_requests import StopRequests
 from dayfly.worker.supervision import Supervision
+
+if TYPE_CHECKING:
+    from dayfly.worker.masking import Masker
 
 _OUR_BUG = "this is a fault of Dayfly's own"
 
@@ -53,27 +57,46 @@ def _prepare_and_run(host: Host, token: str, guess: Shape, control: int, directo
     try:
         container = Container.prepare(host, guess, token)
         directory.mark(jobfiles.READY)
-        if not os.read(control, 3):
+        secrets = handover.hear(control)
+        if secrets is None:
             return  # the agent is gone, or needs us no more
         record = Record.from_json(directory.read(records.NAME))
         set_title(f"dayfly: keeper {record.job_id}")
         if record.container.shape != guess:
             container.discard()
             container = Container.prepare(host, record.container.shape, token)
-        _run(host, container, record, directory, stops)
+        if secrets:
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # no core of ours, nor our memory to anybody of our uid
+        _run(host, container, record, secrets, directory, stops)
     finally:
         if container is not None:
             container.discard()
 
 
-def _run(host: Host, container: Container, record: Record, directory: JobDirectory, stops: StopRequests) -> None:
-    """The job itself."""
-    ending = Ending(container, record, directory, stops, image_ready_at=time.time())
-    supervision = Supervision(container, record, directory, stops)
+def _run(
+    host: Host,
+    container: Container,
+    record: Record,
+    secrets: dict[str, str],
+    directory: JobDirectory,
+    stops: StopRequests,
+) -> None:
+    """The job itself. What it writes goes through the masker of its secrets; a job without any has none."""
+    masker = _masker(secrets) if secrets else None
+    ending = Ending(container, record, directory, stops, masker, image_ready_at=time.time())
+    supervision = Supervision(container, record, directory, stops, masker)
     if record.document.get("debug"):
         supervision.note(describe(record.container, host.hierarchy.version == 2))
-    refusal = container.start(record.container, record.stop_signal)
+    refusal = container.start(record.container, record.stop_signal, secrets)
     ending.write(supervision.refused(refusal) if refusal else supervision.follow())
+
+
+def _masker(secrets: dict[str, str]) -> "Masker":
+    from binascii import a2b_base64
+
+    from dayfly.worker.masking import Masker  # most jobs have no secrets, and a fork costs what it imports
+
+    return Masker(a2b_base64(value) for value in secrets.values())
 
 
 def _tell(directory: JobDirectory, error: Exception) -> None:

@@ -217,7 +217,7 @@ class Liaison:
             job = self._starter.start(claim, self._lease_seconds)
         except Rejected as rejection:
             log.info("job rejected", job=claim.job_id, why=str(rejection))
-            self._consumer.finish(claim, refused(claim, rejection.spec, str(rejection)))
+            self._consumer.finish(claim, refused(claim, rejection.spec, str(rejection), rejection.word))
             return
         except OSError as error:
             self._pause(f"cannot start a job: {error}")

@@ -21,7 +21,7 @@ from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
 from dayfly.runtime.ignore import ignored
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
-from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Shape, Workspace
+from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Secret, Shape, Workspace
 from dayfly.worker import switches
 from dayfly.worker.host import host_id
 from dayfly.worker.settings import WorkerSettings
@@ -62,6 +62,9 @@ class Planner:
             workspace=self._workspace(spec),
             merge_streams=spec.merge_streams,
             privileges=switches.privileges(spec, self._settings.home),
+            secrets=tuple(
+                Secret(name=each.name, env=each.env, file=each.file, mode=each.mode) for each in spec.secrets
+            ),
         )
 
     def shape(self, spec: JobSpec, image: Image) -> Shape:

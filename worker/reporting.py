@@ -46,14 +46,15 @@ def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None
     )
 
 
-def refused(claim: Claim, spec: JobSpec | None, reason: str) -> Result:
-    """The result of a job that this worker must not or cannot run."""
+def refused(claim: Claim, spec: JobSpec | None, message: str, word: str | None) -> Result:
+    """The result of a job that this worker must not or cannot run; `word` is its `reason`."""
     return Result(
         id=claim.job_id,
         name=spec.name if spec else None,
         state=State.FINISHED,
         outcome=Outcome.REJECTED,
-        message=reason,
+        reason=word,
+        message=message,
         queue=claim.queue,
         host=host_id(),
         worker=claim.worker_name,

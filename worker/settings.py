@@ -20,6 +20,11 @@ from dayfly.jobs.spec import (
 )
 
 
+def default_secret_key(home: Path) -> Path:
+    """The key that opens secrets where none is configured."""
+    return home / "secrets.key"
+
+
 @dataclass(frozen=True)
 class JobDefaults:
     """What a job does not state. `None`: one slot's equal share of what the worker offers."""
@@ -52,7 +57,11 @@ class Allowed:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """One worker. `None` for a capacity means: what the host has."""
+    """One worker. `None` for a capacity means: what the host has.
+
+    `trusted_keys`: files, or directories of files, of the keys whose signatures it believes; none: all jobs are taken.
+    `secret_keys`, likewise: those that open secrets; none: the home's own, if there is one.
+    """
 
     home: Path
     url: str
@@ -70,6 +79,8 @@ class WorkerSettings:
     idle_exit_seconds: float | None = None
     is_embedded: bool = False
     store_directory: Path | None = None
+    trusted_keys: tuple[Path, ...] = ()
+    secret_keys: tuple[Path, ...] = ()
 
     @property
     def store(self) -> Path:

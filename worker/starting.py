@@ -3,9 +3,12 @@
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 
 from dayfly.jobs.door import read_job
-from dayfly.jobs.errors import DayflyError, ImageError
+from dayfly.jobs.errors import DayflyError, ImageError, QueueError, SpecError
+from dayfly.jobs.result import UNTRUSTED
+from dayfly.jobs.signatures import SignatureError, TrustedKeys
 from dayfly.jobs.spec import DEFAULT_IMAGE, JobSpec
 from dayfly.queue.claims import Claim
 from dayfly.runtime.images.image import Image
@@ -20,30 +23,42 @@ from dayfly.worker.record import Record
 from dayfly.worker.running import RunningJob
 from dayfly.worker.selection import artifact_rules
 from dayfly.worker.settings import WorkerSettings
+from dayfly.worker.unsealing import Unsealer
 from dayfly.worker.warm import Keeper, WarmKeepers
 
 _HOST_IMAGE_SECONDS = 1.0
 
 
 class Rejected(Exception):  # noqa: N818 - a fact about the job, no fault of ours
-    """This worker must not or cannot run the job; the text says why."""
+    """This worker must not or cannot run the job; the text says why, and `word` is the result's `reason`."""
 
-    def __init__(self, reason: str, spec: JobSpec | None) -> None:
+    def __init__(self, reason: str, spec: JobSpec | None, word: str | None = None) -> None:
         super().__init__(reason)
         self.spec = spec
+        self.word = word
 
 
 class Starter:
     """Starts jobs of one worker in its warm keepers."""
 
     def __init__(
-        self, settings: WorkerSettings, places: Places, planner: Planner, images: ImageStore, warm: WarmKeepers
+        self,
+        settings: WorkerSettings,
+        places: Places,
+        planner: Planner,
+        images: ImageStore,
+        warm: WarmKeepers,
+        trusted: TrustedKeys | None,
+        unsealer: Unsealer,
     ) -> None:
+        """`trusted`: whose jobs are run; None: anybody's."""
         self._settings = settings
         self._places = places
         self._planner = planner
         self._images = images
         self._warm = warm
+        self._trusted = trusted
+        self._unsealer = unsealer
         self._host_image: Image | None = None
         self._host_image_until = 0.0
         self.guess: Shape | None = None
@@ -59,22 +74,33 @@ class Starter:
 
     def start(self, claim: Claim, lease_seconds_left: float) -> RunningJob | None:
         """Start the job; None when no keeper lives that could run it. Raises Rejected."""
-        spec = check(claim)
+        spec = check(claim, self._trusted)
         try:
-            return self._start(claim, spec, lease_seconds_left)
+            self._check_labels(spec)
+            secrets = self._unsealer.values(spec, claim.queue)
+            return self._start(claim, spec, secrets, lease_seconds_left)
+        except QueueError:
+            raise  # it says nothing of the job, which is found again when the queue answers
         except DayflyError as error:
             raise Rejected(str(error), spec) from error
 
-    def _start(self, claim: Claim, spec: JobSpec, lease_seconds_left: float) -> RunningJob | None:
+    def _check_labels(self, spec: JobSpec) -> None:
+        """The list that a job waits in says what its worker must have, and anybody may have moved it to another."""
+        for name, value in spec.labels.items():
+            if self._settings.labels.get(name) != value:
+                raise SpecError(f"labels.{name}", f"this worker does not have {name}={value}")
+
+    def _start(
+        self, claim: Claim, spec: JobSpec, secrets: Mapping[str, bytes], lease_seconds_left: float
+    ) -> RunningJob | None:
         with self._images.hold():
             ref = spec.image or self._settings.defaults.image
             image = self._resolve(ref)
             record = self._record(claim, spec, image, ref)
             self.guess = record.container.shape
             while (keeper := self._warm.take(record.container.shape)) is not None:
-                job = self._hand_over(
-                    keeper, claim, dataclasses.replace(record, token=keeper.token), spec, lease_seconds_left
-                )
+                record = dataclasses.replace(record, token=keeper.token)
+                job = self._hand_over(keeper, claim, record, spec, secrets, lease_seconds_left)
                 if job is not None:
                     return job
         return None
@@ -90,7 +116,13 @@ class Starter:
         return self._host_image
 
     def _hand_over(
-        self, keeper: Keeper, claim: Claim, record: Record, spec: JobSpec, lease_seconds_left: float
+        self,
+        keeper: Keeper,
+        claim: Claim,
+        record: Record,
+        spec: JobSpec,
+        secrets: Mapping[str, bytes],
+        lease_seconds_left: float,
     ) -> RunningJob | None:
         """Write down what is to be done, then let the keeper do it. None when it is dead."""
         jobfiles.write_record(keeper.directory, record)
@@ -101,7 +133,7 @@ class Starter:
         if os.path.exists(directory):  # an earlier attempt, whose keeper is still tidying up
             self._places.throw_away(directory)
         os.rename(keeper.directory, directory)
-        if not keeper.go():
+        if not keeper.go(secrets):
             jobfiles.discard(directory)
             return None
         return RunningJob(claim, record, spec, directory, keeper.watch, keeper.pid, keeper.pidfd)
@@ -136,11 +168,20 @@ class Starter:
         )
 
 
-def check(claim: Claim) -> JobSpec:
+def check(claim: Claim, trusted: TrustedKeys | None = None) -> JobSpec:
     """The spec in a claim, checked again: anybody may have written it. Raises Rejected."""
     if claim.refusal is not None:
         raise Rejected(f"it cannot be read: {claim.refusal}", None)
+    if trusted is not None:
+        _check_signature(claim, trusted)
     try:
         return read_job(claim.document)
     except DayflyError as error:
         raise Rejected(str(error), None) from error
+
+
+def _check_signature(claim: Claim, trusted: TrustedKeys) -> None:
+    try:
+        trusted.verify_job(claim.signature, claim.job_id, claim.queue, claim.document)
+    except SignatureError as error:
+        raise Rejected(f"refused from queue {claim.queue}: {error}", None, UNTRUSTED) from error

@@ -9,6 +9,7 @@ import select
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dayfly.runtime.container import Container
 from dayfly.runtime.init_process import End, Refusal
@@ -19,6 +20,10 @@ from dayfly.worker.logfile import NOTE, STDERR, STDOUT, LogWriter
 from dayfly.worker.record import Record
 from dayfly.worker.samples import Samples
 from dayfly.worker.stop_requests import StopRequests
+
+if TYPE_CHECKING:
+    from dayfly.worker.masked_log import MaskedLog
+    from dayfly.worker.masking import Masker
 
 _CHUNK = 64 << 10
 _DRAIN_SECONDS = 2.0  # for what is in the pipes after the job's death, though a stray process may hold them open
@@ -41,12 +46,22 @@ class Outcome:
 class Supervision:
     """Make it before the job starts, then `follow` or `refused`."""
 
-    def __init__(self, container: Container, record: Record, directory: JobDirectory, stops: StopRequests) -> None:
+    def __init__(
+        self,
+        container: Container,
+        record: Record,
+        directory: JobDirectory,
+        stops: StopRequests,
+        masker: "Masker | None",
+    ) -> None:
+        """`masker` takes the job's secrets out of its log; None: it has none."""
         self._container = container
         self._record = record
         self._directory = directory
         self._stops = stops
         self._log = LogWriter(directory.fd, record.log_limit_bytes)
+        self._masked = None if masker is None else _masked(self._log, masker)
+        self._output = self._masked or self._log
         self._samples = Samples(container)
         self._disk_looks = DiskLooks(container.disk)
         self._cause: str | None = None
@@ -58,7 +73,7 @@ class Supervision:
     def note(self, lines: Iterable[str]) -> None:
         """Say something of our own in the job's log."""
         for line in lines:
-            self._log.write(NOTE, f"{line}\n".encode(errors="backslashreplace"))
+            self._output.write(NOTE, f"{line}\n".encode(errors="backslashreplace"))
 
     def refused(self, refusal: Refusal) -> Outcome:
         """The outcome of a command that could not be executed: the job's fault, told in its log too."""
@@ -97,7 +112,7 @@ class Supervision:
     def _pump(self, fd: int) -> None:
         chunk = os.read(fd, _CHUNK)
         if chunk:
-            self._log.write(self._pipes[fd], chunk)
+            self._output.write(self._pipes[fd], chunk)
         else:
             self._poll.unregister(fd)
             del self._pipes[fd]
@@ -114,7 +129,7 @@ class Supervision:
                 self._pump(fd)
             if not ready or left < 0:
                 break
-        self._log.close()
+        self._output.close()
 
     def _heed_stop(self) -> None:
         stop = self._stops.heed()
@@ -140,11 +155,20 @@ class Supervision:
             self._container.init.kill()
         if self._stops.is_lease_over():
             self._stop("lease_lost", is_urgent=True)
+        if self._masked is not None:
+            self._masked.let_go(now)
         self._samples.take_if_due(now)
         self._disk_looks.look_if_due(now)
 
     def _milliseconds_to_next(self) -> float:
         now = time.monotonic()
-        moments = (self._timeout_at, self._kill_at, self._samples.due_at, self._disk_looks.due_at)
+        held = None if self._masked is None else self._masked.due_at
+        moments = (self._timeout_at, self._kill_at, self._samples.due_at, self._disk_looks.due_at, held)
         waits = [at - now for at in moments if at is not None]
         return max(0.0, min(*waits, self._stops.lease_left())) * 1000 + 1
+
+
+def _masked(log: LogWriter, masker: "Masker") -> "MaskedLog":
+    from dayfly.worker.masked_log import MaskedLog  # lean: most jobs have no secrets
+
+    return MaskedLog(log, masker)

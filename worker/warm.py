@@ -10,11 +10,12 @@ import os
 import secrets
 import select
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.shape import Shape
-from dayfly.worker import jobfiles
+from dayfly.worker import handover, jobfiles
 from dayfly.worker.launcher_client import Launcher, Reply
 from dayfly.worker.places import Places
 from dayfly.worker.watches import Watches
@@ -43,10 +44,10 @@ class Keeper:
         """It stands ready, and we know its process: the two are told by different descriptors, in any order."""
         return self.is_ready and self.pidfd >= 0
 
-    def go(self) -> bool:
-        """Let it run the record that lies in its directory. False when it is dead."""
+    def go(self, secrets: Mapping[str, bytes]) -> bool:
+        """Let it run the record that lies in its directory, with the job's secrets. False when it is dead."""
         try:
-            os.write(self.control_fd, b"go\n")
+            handover.tell(self.control_fd, secrets)
         except BrokenPipeError:
             return False
         finally:

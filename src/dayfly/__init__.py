@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from dayfly.jobs.state import State as State
     from dayfly.queue.logs import LogLine as LogLine
     from dayfly.rq_function import execute as execute
+    from dayfly.signing import sign as sign
 
 _ERRORS = (
     *("AmbiguousId", "ConfigError", "DayflyError", "DuplicateJob", "HostError", "ImageError", "ImageNotFound"),
@@ -54,6 +55,7 @@ _HOMES = {
     **dict.fromkeys(("Client", "as_completed", "run", "submit"), "dayfly.client"),
     "Job": "dayfly.job",
     "execute": "dayfly.rq_function",
+    "sign": "dayfly.signing",
     "Result": "dayfly.jobs.result",
     "JobSpec": "dayfly.jobs.spec",
     **dict.fromkeys(("Outcome", "State"), "dayfly.jobs.state"),

@@ -26,10 +26,12 @@ from dayfly.queue.logs import GAP, LogCursor, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
 from dayfly.queue.serving import servers_of
+from dayfly.signing import signing
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from dayfly.client_secrets import Secrets
     from dayfly.jobs.result import Result
     from dayfly.worker.store import FileStore
 
@@ -44,7 +46,8 @@ class Client:
         if self.address.stack is not None:
             self.address.stack.ensure()
         self._redis = connect(self.address.url)
-        self.producer = Producer(self._redis)
+        self._signing = functools.cache(functools.partial(signing, self._settings))
+        self.producer = Producer(self._redis, self._signing)
         self.records = Records(self._redis)
         self.log_stream = LogStream(self._redis)
 
@@ -111,6 +114,13 @@ class Client:
         if is_over and not cursor.reader.has_begun and self.store().log_path(job_id).exists():
             return self._stored(job_id, cursor)
         return self._followed(job_id, cursor) if follow else self.log_stream.read(job_id, cursor)
+
+    @functools.cached_property
+    def secrets(self) -> Secrets:
+        """Secrets that jobs may have: `set`, `ls`, `rm`."""
+        from dayfly.client_secrets import Secrets
+
+        return Secrets(self._redis, self._settings, self._signing, is_embedded=self.address.stack is not None)
 
     def store(self) -> FileStore:
         """The store of logs and artifacts, as far as it is on this host."""

@@ -60,6 +60,9 @@ KEYS: Mapping[str, Key] = {
     for key in (
         Key("client.url", Kind.TEXT, None, "Redis of the queue (redis://, rediss://, unix://); unset: the embedded one",
             ("DAYFLY_URL", "DAYFLY_REDIS_URL")),
+        Key("client.signing_key", Kind.TEXT, None, "file of the key that jobs are signed with; unset: unsigned"),
+        Key("client.signature_valid", Kind.DURATION, "7d", "how long a signed job may wait for a worker", minimum=1),
+        Key("client.secret_recipients", Kind.TEXTS, [], "public key files of the workers that secrets are sealed for"),
         Key("worker.home", Kind.TEXT, None, "directory of everything that Dayfly keeps on this host", ("DAYFLY_HOME",)),
         Key("worker.name", Kind.TEXT, None, "name of the worker in Redis; unset: the host's name"),
         Key("worker.queues", Kind.TEXTS, [DEFAULT_QUEUE], "queues that the worker serves"),
@@ -68,6 +71,8 @@ KEYS: Mapping[str, Key] = {
         Key("worker.memory", Kind.SIZE, None, "memory offered to jobs; unset: the host's"),
         Key("worker.disk", Kind.SIZE, None, "disk offered to jobs; unset: what is free below the home"),
         Key("worker.labels", Kind.LABELS, {}, "labels that jobs may ask for"),
+        Key("worker.trusted_keys", Kind.TEXTS, [], "key files, or directories of them: only jobs signed by these run"),
+        Key("worker.secret_keys", Kind.TEXTS, [], "key files or directories that open secrets (else HOME/secrets.key)"),
         Key("worker.log_limit", Kind.SIZE, "64M", "log kept of one job: its head and its tail"),
         Key("worker.lease", Kind.DURATION, "30s", "a job whose worker is silent for longer is given to another"),
         Key("worker.idle", Kind.DURATION, "10m", "idle time after which the embedded worker ends", ("DAYFLY_IDLE",)),

@@ -28,6 +28,8 @@ def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_whe
         idle_exit_seconds=settings.number("worker.idle") if ends_when_idle else None,
         is_embedded=is_embedded,
         store_directory=store_directory(settings),
+        secret_keys=tuple(Path(each) for each in settings.texts("worker.secret_keys")),
+        trusted_keys=() if is_embedded else tuple(Path(each) for each in settings.texts("worker.trusted_keys")),
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from dayfly.jobs.door import read_job
 from dayfly.jobs.model import JobModel
+from dayfly.jobs.secret_use import SecretUse
 from dayfly.jobs.spec import (
     After,
     AfterWhen,
@@ -40,6 +41,7 @@ def test_every_field_is_read():
         "merge_streams": True,
         "dir": {"path": "/srv/me/src", "host": "node-7", "device": 2049, "inode": 12},
         "mounts": [{"source": "/data", "target": "/data"}, {"source": "/s", "target": "/t", "writable": True}],
+        "secrets": {"token": {"env": "TOKEN"}, "key": {"file": "/opt/key", "mode": "0440"}},
         "limits": {
             "cpus": 1.5,
             "cpu_burst": "20ms",
@@ -87,6 +89,7 @@ def test_every_field_is_read():
         merge_streams=True,
         dir=Directory("/srv/me/src", "node-7", 2049, 12),
         mounts=(Mount("/data", "/data"), Mount("/s", "/t", writable=True)),
+        secrets=(SecretUse("token", env="TOKEN"), SecretUse("key", file="/opt/key", mode=0o440)),
         limits=Limits(
             cpus=1.5,
             cpu_burst_seconds=0.02,

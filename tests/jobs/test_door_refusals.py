@@ -242,7 +242,6 @@ def test_a_wrong_document_is_refused_with_path_and_reason(document, message):
         ({"inputs": []}, "inputs: is not built yet"),
         ({"resources": {"gpu": 1}}, "resources: is not built yet"),
         ({"services": ["postgres:16"]}, "services: is not built yet"),
-        ({"secrets": ["x"]}, "secrets: is not built yet"),
         ({"cache": []}, "cache: is not built yet"),
         ({"concurrency": {}}, "concurrency: is not built yet"),
         ({"tty": True}, "tty: is not built yet"),

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from dayfly.jobs.door import read_job
 from dayfly.jobs.privileges import CAPABILITIES, Device, Seccomp
 from dayfly.jobs.schema import json_schema
+from dayfly.jobs.secret_use import SecretUse
 from dayfly.jobs.spec import (
     After,
     AfterWhen,
@@ -82,6 +83,12 @@ _DEVICES = st.builds(
     st.from_regex(r"/dev/x[a-z]{1,5}", fullmatch=True),
     st.sampled_from(["r", "rw", "wm", "rwm"]),
 )
+_SECRETS = st.lists(
+    st.builds(SecretUse, _NAME, env=_NAME)
+    | st.builds(SecretUse, _NAME, file=_optional(_PATH), mode=st.integers(0, 0o777)),
+    max_size=3,
+    unique_by=(lambda each: each.name, lambda each: each.env or each.file or each.name),
+).map(tuple)
 _RETRIED = [each for each in Outcome if each not in (Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.REJECTED)]
 _COMMON = {
     "name": _optional(_LINE),
@@ -100,6 +107,7 @@ _COMMON = {
     "cap_drop": st.lists(st.sampled_from(CAPABILITIES[20:]), max_size=3).map(tuple),
     "seccomp": st.sampled_from(Seccomp),
     "privileged": st.booleans(),
+    "secrets": _SECRETS,
     "limits": _LIMITS,
     "timeout_seconds": _optional(_SECONDS),
     "queue_timeout_seconds": _optional(_SECONDS),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from dayfly.home import named
+from dayfly.jobs import short_forms
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,6 +33,7 @@ _OPTIONS = (
     click.option("--cap-drop", multiple=True, metavar="NAME", help="Drop a capability, or ALL; repeatable."),
     click.option("--security-opt", multiple=True, metavar="seccomp=unconfined", help="Leave all system calls open."),
     click.option("--privileged", is_flag=True, help="All capabilities over its own namespaces, no filter, no masks."),
+    click.option("--secret", multiple=True, metavar="NAME[=VAR|=/PATH]", help="Give the job a secret; repeatable."),
     click.option("--network", metavar="MODE", help="none (default) or host."),
     click.option("--entrypoint", metavar="COMMAND", help="Replace the image's entrypoint; '' clears it."),
     click.option("--script", metavar="FILE|-", help="Run a shell script instead of a command."),
@@ -104,6 +106,7 @@ def _document(flags: Mapping[str, Any]) -> dict[str, Any]:
         "devices": list(flags["device"]),
         "cap_add": list(flags["cap_add"]),
         "cap_drop": list(flags["cap_drop"]),
+        "secrets": short_forms.secrets(list(flags["secret"])) if flags["secret"] else {},
         "after": _after(flags["after"]) if flags["after"] else {},
     }
     return {**_scalars(flags), **_program(flags), **{field: value for field, value in maps.items() if value}}

@@ -35,13 +35,15 @@ _COMMANDS = {
     "worker": "Serve queues on this host.",
     "up": "Start the embedded Redis and worker, and keep them.",
     "down": "Stop the embedded Redis and worker.",
+    "key": "Make and show the keys of signed jobs and of secrets.",
+    "secret": "Set, list and remove secrets that jobs may have.",
     "image": "Import, list and remove images.",
     "config": "Show the configuration and where each value comes from.",
     "schema": "Print the JSON Schema of a job document.",
     "doctor": "Say what this host can enforce and how to mend what it cannot.",
     "help": "Explain a command or a topic.",
 }
-_NOT_BUILT = (*("exec", "shell", "pipeline", "batch", "cron", "secret", "token", "store", "host", "server", "top"),)
+_NOT_BUILT = (*("exec", "shell", "pipeline", "batch", "cron", "token", "store", "host", "server", "top"),)
 
 
 class _ReaderGoneError(Exception):

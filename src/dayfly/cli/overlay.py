@@ -16,6 +16,7 @@ _LONG_FORMS: Mapping[str, Callable[[Any], Any]] = {
     "labels": short_forms.labels,
     "limits": short_forms.settings,
     "artifacts": short_forms.named("paths"),
+    "secrets": short_forms.secrets,
     "retry": short_forms.named("max"),
 }
 
