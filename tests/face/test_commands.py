@@ -73,10 +73,10 @@ def test_down_waits_for_what_runs(dayfly_in: Callable[[Path], Command], tmp_path
 def test_config_show_prints_values_and_origins(dayfly: Command, tmp_path: Path) -> None:
     """Every value with where it was set, for people and for programs; a password is not shown to people."""
     file = tmp_path / "config.toml"
-    file.write_text('[client]\nurl = "redis://:secret@host"\n')
+    file.write_text('[client]\nurl = "redis://:hunter22@host"\n')
     shown = dayfly("config", "show", DAYFLY_CONFIG=str(file)).stdout.decode()
     assert f"# {file}:2" in shown
-    assert "secret" not in shown
+    assert "hunter22" not in shown
     values = json.loads(dayfly("config", "show", "--json").stdout)
     assert values["worker.home"] == {"value": str(dayfly.home), "origin": "environment DAYFLY_HOME"}
 

@@ -25,7 +25,7 @@ def show(as_json: bool) -> None:
         return
     print_out(f"# file: {settings.file or 'none'}")
     for name, value, origin in rows:
-        print_out(f"{name:<22} {_written(value):<24} # {origin}")
+        print_out(f"{name:<24} {_written(value):<24} # {origin}")
 
 
 @command.command(name="schema")
