@@ -6,6 +6,7 @@ import pytest
 
 from dayfly.jobs.door import read_job
 from dayfly.jobs.model import JobModel
+from dayfly.jobs.privileges import Device, Seccomp
 from dayfly.jobs.spec import (
     After,
     AfterWhen,
@@ -40,6 +41,11 @@ def test_every_field_is_read():
         "merge_streams": True,
         "dir": {"path": "/srv/me/src", "host": "node-7", "device": 2049, "inode": 12},
         "mounts": [{"source": "/data", "target": "/data"}, {"source": "/s", "target": "/t", "writable": True}],
+        "devices": [{"source": "/dev/kvm", "target": "/dev/own/kvm", "permissions": "r"}],
+        "cap_add": ["SYS_PTRACE"],
+        "cap_drop": ["CHOWN"],
+        "seccomp": "unconfined",
+        "privileged": True,
         "limits": {
             "cpus": 1.5,
             "cpu_burst": "20ms",
@@ -87,6 +93,11 @@ def test_every_field_is_read():
         merge_streams=True,
         dir=Directory("/srv/me/src", "node-7", 2049, 12),
         mounts=(Mount("/data", "/data"), Mount("/s", "/t", writable=True)),
+        devices=(Device("/dev/kvm", "/dev/own/kvm", "r"),),
+        cap_add=("SYS_PTRACE",),
+        cap_drop=("CHOWN",),
+        seccomp=Seccomp.UNCONFINED,
+        privileged=True,
         limits=Limits(
             cpus=1.5,
             cpu_burst_seconds=0.02,
