@@ -6,6 +6,7 @@ import pytest
 
 from dayfly.jobs.door import read_job
 from dayfly.jobs.model import JobModel
+from dayfly.jobs.privileges import Device, Seccomp
 from dayfly.jobs.secret_use import SecretUse
 from dayfly.jobs.spec import (
     After,
@@ -26,9 +27,6 @@ from dayfly.jobs.state import Outcome
 _DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
-_PRIVILEGES = {"devices", "cap_add", "cap_drop", "seccomp", "privileged"}  # test_privileges.py
-
-
 def test_every_field_is_read():
     """The long form of every field that is built, and the frozen value it becomes."""
     document = {
@@ -45,6 +43,11 @@ def test_every_field_is_read():
         "dir": {"path": "/srv/me/src", "host": "node-7", "device": 2049, "inode": 12},
         "mounts": [{"source": "/data", "target": "/data"}, {"source": "/s", "target": "/t", "writable": True}],
         "secrets": {"token": {"env": "TOKEN"}, "key": {"file": "/opt/key", "mode": "0440"}},
+        "devices": [{"source": "/dev/kvm", "target": "/dev/own/kvm", "permissions": "r"}],
+        "cap_add": ["SYS_PTRACE"],
+        "cap_drop": ["CHOWN"],
+        "seccomp": "unconfined",
+        "privileged": True,
         "limits": {
             "cpus": 1.5,
             "cpu_burst": "20ms",
@@ -79,7 +82,7 @@ def test_every_field_is_read():
         "retry": {"max": 2, "when": ["lost", "out_of_memory"], "exit_codes": [75]},
         "annotations": {"build url": "https://ci.example/1?a=b"},
     }
-    assert set(document) == set(JobModel.model_fields) - {"script", *_PRIVILEGES}
+    assert set(document) == set(JobModel.model_fields) - {"script"}
     assert read_job(document) == JobSpec(
         name="unit tests",
         image="registry.example:5000/team/python:3.12",
@@ -93,6 +96,11 @@ def test_every_field_is_read():
         dir=Directory("/srv/me/src", "node-7", 2049, 12),
         mounts=(Mount("/data", "/data"), Mount("/s", "/t", writable=True)),
         secrets=(SecretUse("token", env="TOKEN"), SecretUse("key", file="/opt/key", mode=0o440)),
+        devices=(Device("/dev/kvm", "/dev/own/kvm", "r"),),
+        cap_add=("SYS_PTRACE",),
+        cap_drop=("CHOWN",),
+        seccomp=Seccomp.UNCONFINED,
+        privileged=True,
         limits=Limits(
             cpus=1.5,
             cpu_burst_seconds=0.02,
