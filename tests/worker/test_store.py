@@ -79,6 +79,7 @@ def test_artifacts_arrive_at_their_path_with_mode_and_time(store, tmp_path):
     assert (status.st_mode & 0o777, status.st_mtime) == (0o755, 1_700_000_000.0)
 
 
+@pytest.mark.attack("A12")
 def test_an_existing_file_or_link_is_replaced_not_written_through(store, tmp_path):
     """A link that lies where an artifact goes is replaced; what it pointed to stays as it was."""
     victim = tmp_path / "victim"
@@ -91,6 +92,7 @@ def test_an_existing_file_or_link_is_replaced_not_written_through(store, tmp_pat
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
 
 
+@pytest.mark.attack("A12")
 def test_a_directory_link_that_leads_out_is_refused(store, tmp_path):
     """A link inside the output directory is followed as long as it stays inside."""
     (tmp_path / "elsewhere").mkdir()
@@ -118,6 +120,7 @@ def test_an_artifact_that_fails_does_not_keep_the_others(store, tmp_path):
     assert "'../b': it is not a plain path" in lines[2]
 
 
+@pytest.mark.attack("A12")
 @pytest.mark.parametrize("path", ["../a", "a/../../b", "a//b", "", "/", ".", "a/.", "/../x", "a\0b"])
 def test_a_path_that_no_collector_made_is_refused(store, tmp_path, path):
     """Whatever stands in a result, nothing is written outside the output directory."""
