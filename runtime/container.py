@@ -37,7 +37,7 @@ does a disk that is a directory.
 """
 
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
@@ -45,7 +45,7 @@ from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
 from dayfly.runtime.directory_disk import DirectoryDisk, open_directory_disk
 from dayfly.runtime.disk import Disk, open_disk
 from dayfly.runtime.disk_template import Directory
-from dayfly.runtime.idrange import IdRange
+from dayfly.runtime.idrange import IdMap, IdRange, own_id_map
 from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
 from dayfly.runtime.rootfs import layout
@@ -60,6 +60,8 @@ class Host:
     stage: str
     hierarchy: Hierarchy
     seccomp_filter: bytes
+    ids: IdMap | None = field(default_factory=own_id_map)
+    """What all jobs have, of a rootless worker; None: each has a range of its own."""
 
 
 class Container:
@@ -86,15 +88,14 @@ class Container:
     def prepare(cls, host: Host, shape: Shape, token: str) -> "Container":
         """Make a container of `shape` whose control group is `token`, up to its waiting init. Raises `HostError`."""
         with ExitStack() as parts:
-            ids = IdRange.acquire()
-            parts.callback(ids.release)
-            birthright = Birthright(shape, ids.first, host.hierarchy.version == 2, host.seccomp_filter)
+            ids = host.ids or _take_range(parts)
+            birthright = Birthright(shape, ids, host.hierarchy.version == 2, host.seccomp_filter)
             init = InitProcess.fork(host.stage, birthright)
             parts.callback(init.close)
             cgroup = host.hierarchy.create(token)
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas.on(None))
-            disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees))
+            disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees), ids)
             parts.callback(disk.discard)
             if shape.quotas.io:
                 cgroup.apply(shape.quotas.on(disk.number))
@@ -141,11 +142,17 @@ class Container:
         self._parts.close()
 
 
+def _take_range(parts: ExitStack) -> IdMap:
+    taken = IdRange.acquire()
+    parts.callback(taken.release)
+    return taken.ids
+
+
 def _open_disk(
-    home: str, size_bytes: int | None, token: str, directories: tuple[Directory, ...]
+    home: str, size_bytes: int | None, token: str, directories: tuple[Directory, ...], ids: IdMap
 ) -> Disk | DirectoryDisk:
     if size_bytes is None:
-        return open_directory_disk(home, token, directories)
+        return open_directory_disk(home, token, directories, ids)
     return open_disk(home, size_bytes, token, directories)
 
 

@@ -20,6 +20,7 @@ from dayfly.jobs.errors import HostError
 from dayfly.runtime import capabilities, seccomp, syscalls, users
 from dayfly.runtime.cgroups import tasks
 from dayfly.runtime.channel import Channel, Message
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.inputs import input_operations
 from dayfly.runtime.namespaces import Namespaces, loopback_up
 from dayfly.runtime.operations import PivotRoot, perform
@@ -33,7 +34,7 @@ class Birthright:
     """What init inherits from the keeper."""
 
     shape: Shape
-    first_id: int
+    ids: IdMap
     has_cgroup2: bool
     seccomp_filter: bytes
 
@@ -83,12 +84,12 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     os.chdir(stage)
     os.umask(0)
     perform(proc_operations())
-    namespaces = Namespaces.make(own.first_id, own.shape.network, proc="proc")
+    namespaces = Namespaces.make(own.ids, own.shape.network, proc="proc")
     namespaces.enter("net", "ipc", "uts")
     if own.shape.network == "none":
         loopback_up()
-    capabilities.make_files_as(own.first_id)
-    perform(kernel_operations(own.shape, own.first_id, namespaces.user, notes))
+    capabilities.make_files_as(own.ids.first)
+    perform(kernel_operations(own.shape, own.ids, namespaces.user, notes))
     _limit_resources()
     return namespaces
 
@@ -98,7 +99,7 @@ def _build_root(own: Birthright, namespaces: Namespaces, parts: list[int]) -> No
     disk_fd, *joins = parts
     tasks.join(joins)
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    perform(tree_operations(own.shape, disk_fd, namespaces.user, own.has_cgroup2))
+    perform(tree_operations(own.shape, disk_fd, own.ids, namespaces.user, own.has_cgroup2))
     for fd in parts:
         os.close(fd)
 
@@ -115,14 +116,14 @@ def _live(
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
     identity = _look_up(plan.process.user)
     notes: list[str] = []
-    perform([*input_operations(own.first_id, namespaces, plan, identity, notes), PivotRoot("root")])
+    perform([*input_operations(own.ids, namespaces, plan, identity, notes), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
-        os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
+        os.fchown(pipe, own.ids.first + identity.uid, own.ids.first + identity.gid)
     oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # host root's, like its process
-    _become_container_root(namespaces)
+    _become_container_root(namespaces, own.ids)
     _enter(plan.process.cwd)
-    _become(identity, own.seccomp_filter)
+    _become(identity, own)
     with _victims_first(oom_score):
         command = _spawn(plan, identity, stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
@@ -155,11 +156,12 @@ def _look_up(user: str) -> users.Identity:
         raise NotExecutableError(errno.EACCES, f"user {user!r}: {error}") from error
 
 
-def _become_container_root(namespaces: Namespaces) -> None:
+def _become_container_root(namespaces: Namespaces, ids: IdMap) -> None:
     """Enter the job's user namespace: from here on the host's root is out of reach."""
     namespaces.enter("user")
     os.setresgid(0, 0, 0)
-    os.setgroups([])
+    if not ids.is_single:  # or nobody may (user_namespaces(7), "setgroups")
+        os.setgroups([])
     os.setresuid(0, 0, 0)
     os.umask(0o022)
 
@@ -175,19 +177,20 @@ def _enter(cwd: str) -> None:
         raise NotExecutableError(errno.EACCES, f"the working directory {cwd} is outside the container")
 
 
-def _become(identity: users.Identity, seccomp_filter: bytes) -> None:
+def _become(identity: users.Identity, own: Birthright) -> None:
     """Give up everything the job may not have. The bounding set is cut while CAP_SETPCAP is still there, the parent's
     death is heard again after the ids have changed (prctl(2) clears it), the filter comes last."""
     syscalls.keyctl(syscalls.KEYCTL_JOIN_SESSION_KEYRING)
     capabilities.drop_bounding()
     os.setresgid(identity.gid, identity.gid, identity.gid)
-    os.setgroups(identity.groups)
+    if not own.ids.is_single:
+        os.setgroups(identity.groups)
     os.setresuid(identity.uid, identity.uid, identity.uid)
     capabilities.lower(capabilities.DEFAULT_MASK if identity.uid == 0 else 0)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    seccomp.install(seccomp_filter)
+    seccomp.install(own.seccomp_filter)
 
 
 @contextmanager

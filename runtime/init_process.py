@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -59,24 +59,17 @@ class InitProcess:
 
     @classmethod
     def fork(cls, stage: str, birthright: init.Birthright) -> "InitProcess":
-        """Fork PID 1, which begins to build at once.
-
-        Only children are born into the new PID namespace, so the keeper itself stays where it is.
-        """
+        """Fork PID 1, which begins to build at once."""
         find_argv()
         own, inits = Channel.pair()
         (stdout_r, stdout_w), (stderr_r, stderr_w) = os.pipe(), os.pipe()
-        host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        fork = _fork if birthright.ids.is_mounted else _fork_rootless
         try:
-            syscalls.unshare(syscalls.CLONE_NEWPID)
-            pid = os.fork()
-            if pid == 0:
-                init.run(stage, birthright, inits, (stdout_w, stderr_w))
-            syscalls.setns(host_pids, syscalls.CLONE_NEWPID)
+            pid = fork(lambda: init.run(stage, birthright, inits, (stdout_w, stderr_w)))
         finally:
             inits.close()
-            for fd in (host_pids, stdout_w, stderr_w):
-                os.close(fd)
+            os.close(stdout_w)
+            os.close(stderr_w)
         return cls(pid, own, stdout_r, stderr_r)
 
     @property
@@ -156,3 +149,25 @@ class InitProcess:
         if not self._is_reaped:
             with suppress(ProcessLookupError):  # dead, but not reaped yet, so the pid is still its own
                 os.kill(self.pid, number)
+
+
+def _fork(run: Callable[[], None]) -> int:
+    """Only children are born into the new PID namespace, so the keeper itself stays where it is."""
+    host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            run()
+        syscalls.setns(host_pids, syscalls.CLONE_NEWPID)
+        return pid
+    finally:
+        os.close(host_pids)
+
+
+def _fork_rootless(run: Callable[[], None]) -> int:
+    """setns(2) back to the host's PID namespace is host root's alone: only the child may ever leave it."""
+    pid = syscalls.fork(syscalls.CLONE_NEWPID)
+    if pid == 0:
+        run()
+    return pid

@@ -9,7 +9,8 @@ import stat
 from dataclasses import dataclass
 
 from dayfly.runtime import syscalls
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped, open_source, owner_mapping
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_owned, open_source
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Operation
 from dayfly.runtime.shape import ContainerPlan
@@ -21,18 +22,18 @@ _NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing 
 
 
 def input_operations(
-    first_id: int, namespaces: Namespaces, plan: ContainerPlan, user: Identity, notes: list[str]
+    ids: IdMap, namespaces: Namespaces, plan: ContainerPlan, user: Identity, notes: list[str]
 ) -> list[Operation]:
     """The operations for one job that runs as `user`. What its result should say is added to `notes`."""
     operations: list[Operation] = []
     if plan.workspace is not None:
-        operations.append(GiveWorkspace(plan.workspace, first_id, user, namespaces, notes))
+        operations.append(GiveWorkspace(plan.workspace, ids, user, namespaces, notes))
     else:
-        operations.append(OwnWorkspace(first_id, user))
+        operations.append(OwnWorkspace(ids, user))
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
     lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
     requests = [*lookups, *plan.mounts]
-    operations += [GiveMount(request, first_id, user, namespaces, notes) for request in requests]
+    operations += [GiveMount(request, ids, user, namespaces, notes) for request in requests]
     return operations
 
 
@@ -44,7 +45,7 @@ class GiveMount:
     """
 
     request: MountRequest
-    first_id: int
+    ids: IdMap
     user: Identity
     namespaces: Namespaces
     notes: list[str]
@@ -59,10 +60,9 @@ class GiveMount:
         try:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
-            with owner_mapping(source, self.first_id, self.user, self.namespaces) as mapping:
-                is_mapped = attach_mapped(source, target, attributes, mapping)
-            if not is_mapped:
-                attach_as_nobodys(source, target, attributes)
+            if not attach_owned(source, target, attributes, self.ids, self.user, self.namespaces):
+                attach = attach_as_nobodys if self.ids.is_mounted else attach_as_it_is
+                attach(source, target, attributes)
                 self.notes.append(f"{self.request.target} belongs to nobody in the job: {NOT_MAPPED}")
         finally:
             os.close(source)

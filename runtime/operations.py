@@ -12,7 +12,7 @@ from typing import Protocol
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls as sys
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_mapped
 
 
 class Operation(Protocol):
@@ -62,17 +62,22 @@ class AttachDisk:
     fd: int
     target: str
     user_namespace: int
+    is_mapped: bool = True
 
     def describe(self) -> str:
         return f"attach the job's disk at {self.target}"
 
     def apply(self) -> None:
+        if self.is_mapped:
+            self._map()
+        sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
+
+    def _map(self) -> None:
         try:
             sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, sys.MOUNT_ATTR_IDMAP, userns_fd=self.user_namespace)
         except OSError as error:
             remedy = "have DAYFLY_HOME on ext4, xfs or btrfs, not on overlayfs (a container's own root) or NFS"
             raise HostError("map the owners of the job's disk below DAYFLY_HOME", None, error.errno, remedy) from error
-        sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +102,40 @@ class MapTree:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowTree:
+    """Show a host tree at `target` as it is, read-only: its files have the job's ids on disk, or are nobody's."""
+
+    source: str
+    target: str
+
+    def describe(self) -> str:
+        return f"show {self.source}"
+
+    def apply(self) -> None:
+        attach_as_it_is(self.source, self.target, sys.MOUNT_ATTR_RDONLY)
+
+
+@dataclass(frozen=True, slots=True)
 class Overlay:
     """Mount a copy-on-write view of `lower` (the top layer first) whose writes go to `upper`.
 
     `volatile` (overlayfs.rst): the job's fsync need not reach the disk, since nothing of it outlives a power cut.
+    `userxattr`: overlay's marks are `user.overlay.*`, as `trusted.*` is host root's.
     """
 
     lower: tuple[str, ...]
     upper: str
     work: str
     target: str
+    has_user_marks: bool = False
 
     def describe(self) -> str:
         return f"mount an overlay of {len(self.lower)} layers at {self.target}"
 
     def apply(self) -> None:
         layers = ":".join(self.lower)
-        options = f"lowerdir={layers},upperdir={self.upper},workdir={self.work},volatile,xino=off"
+        marks = ",userxattr" if self.has_user_marks else ""
+        options = f"lowerdir={layers},upperdir={self.upper},workdir={self.work},volatile,xino=off{marks}"
         sys.mount("overlay", self.target, "overlay", sys.MS_NODEV, options)
 
 
@@ -187,6 +209,21 @@ class Device:
 
     def apply(self) -> None:
         os.mknod(self.path, 0o020666, os.makedev(self.major, self.minor))
+
+
+@dataclass(frozen=True, slots=True)
+class HostDevice:
+    """Show a character device of the host's own: only host root can make one that opens."""
+
+    path: str
+    source: str
+
+    def describe(self) -> str:
+        return f"show {self.source} at {self.path}"
+
+    def apply(self) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        sys.mount(self.source, self.path, None, sys.MS_BIND)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,13 @@ Names are short and relative because overlay's options must fit one page (mount(
 import os
 
 from dayfly.runtime.disk_template import Directory
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.operations import (
     AttachDisk,
     Bind,
     Detach,
     Device,
+    HostDevice,
     MakeDirectory,
     MapTree,
     Mask,
@@ -30,6 +32,7 @@ from dayfly.runtime.operations import (
     Operation,
     Overlay,
     ReadOnly,
+    ShowTree,
     Symlink,
 )
 from dayfly.runtime.shape import Shape
@@ -104,7 +107,7 @@ def proc_operations() -> list[Operation]:
     return [Detach(), Mount("proc", "proc", _SAFE), *(ReadOnly(path) for path in _READ_ONLY)]
 
 
-def kernel_operations(shape: Shape, owner: int, user_namespace: int, notes: list[str]) -> list[Operation]:
+def kernel_operations(shape: Shape, ids: IdMap, user_namespace: int, notes: list[str]) -> list[Operation]:
     """Build /dev and /sys, and map the layers: all that needs no disk, after the net and ipc namespaces were entered.
 
     What the job's result should say is added to `notes`.
@@ -112,22 +115,23 @@ def kernel_operations(shape: Shape, owner: int, user_namespace: int, notes: list
     trees = [*zip(shape.image_layers, _layers(shape), strict=True)]
     trees += [(tree, f"t{index}") for index, tree in enumerate(shape.host_trees)]
     return [
-        *(MapTree(source, point, user_namespace, notes) for source, point in trees),
-        *_device_operations(shape, owner),
+        *(_tree(source, point, ids, user_namespace, notes) for source, point in trees),
+        *_device_operations(shape, ids),
         Mount("sysfs", "sys", _SAFE | MS_RDONLY),
         *_masks(),
     ]
 
 
-def tree_operations(shape: Shape, disk_fd: int, user_namespace: int, has_cgroup2: bool) -> list[Operation]:
+def tree_operations(shape: Shape, disk_fd: int, ids: IdMap, user_namespace: int, has_cgroup2: bool) -> list[Operation]:
     """Build the root on the job's disk, of what the others have made. After the cgroup namespace was entered."""
+    has_user_marks = not ids.is_mounted
     operations: list[Operation] = [
-        AttachDisk(disk_fd, "disk", user_namespace),
-        Overlay(_layers(shape), "disk/root/upper", "disk/root/work", "root"),
+        AttachDisk(disk_fd, "disk", user_namespace, is_mapped=ids.is_mounted),
+        Overlay(_layers(shape), "disk/root/upper", "disk/root/work", "root", has_user_marks),
     ]
     for index, tree in enumerate(shape.host_trees):
         upper, work = f"disk/trees/{index}/upper", f"disk/trees/{index}/work"
-        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}"))
+        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}", has_user_marks))
     operations.append(Bind("disk/workspace/upper", "root/workspace"))
     if has_cgroup2:
         operations.append(Mount("cgroup2", "sys/fs/cgroup", _SAFE | MS_RDONLY))
@@ -138,21 +142,30 @@ def _layers(shape: Shape) -> tuple[str, ...]:
     return tuple(f"l{index}" for index in range(len(shape.image_layers)))
 
 
-def _device_operations(shape: Shape, owner: int) -> list[Operation]:
-    own = f"uid={owner},gid={owner}"
+def _tree(source: str, point: str, ids: IdMap, user_namespace: int, notes: list[str]) -> Operation:
+    return MapTree(source, point, user_namespace, notes) if ids.is_mounted else ShowTree(source, point)
+
+
+def _device_operations(shape: Shape, ids: IdMap) -> list[Operation]:
+    own = f"uid={ids.first},gid={ids.first}"
     return [
         Mount("tmpfs", "dev", MS_NOSUID | MS_STRICTATIME, f"mode=755,size=64k,{own}"),
-        *(Device(f"dev/{name}", major, minor) for name, major, minor in _DEVICES),
+        *(_device(name, major, minor, ids) for name, major, minor in _DEVICES),
         *(Symlink(f"dev/{name}", to) for name, to in _LINKS),
         *(MakeDirectory(f"dev/{name}") for name in ("pts", "shm", "mqueue")),
-        Mount("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(owner)),
+        Mount("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(ids)),
         Mount("tmpfs", "dev/shm", _SAFE, f"mode=1777,size={shape.shm_bytes},{own}"),
         Mount("mqueue", "dev/mqueue", _SAFE),
     ]
 
 
-def _devpts_options(owner: int) -> str:
-    return f"newinstance,ptmxmode=0666,mode=0620,gid={owner + _TTY_GROUP}"
+def _device(name: str, major: int, minor: int, ids: IdMap) -> Operation:
+    return Device(f"dev/{name}", major, minor) if ids.is_mounted else HostDevice(f"dev/{name}", f"/dev/{name}")
+
+
+def _devpts_options(ids: IdMap) -> str:
+    group = "" if ids.is_single else f",gid={ids.first + _TTY_GROUP}"
+    return f"newinstance,ptmxmode=0666,mode=0620{group}"
 
 
 def _masks() -> list[Operation]:

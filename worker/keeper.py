@@ -71,7 +71,7 @@ def _run(host: Host, container: Container, record: Record, directory: JobDirecto
     ending = Ending(container, record, directory, stops, image_ready_at=time.time())
     supervision = Supervision(container, record, directory, stops)
     if record.document.get("debug"):
-        supervision.note(describe(record.container, host.hierarchy.version == 2))
+        supervision.note(describe(record.container, host.ids, host.hierarchy.version == 2))
     refusal = container.start(record.container, record.stop_signal)
     ending.write(supervision.refused(refusal) if refusal else supervision.follow())
 
