@@ -27,6 +27,10 @@ Done at "go", which is the only part that a job waits for:
     open was closed in step 2, the disk and the group in step 4 (CVE-2024-21626).
 A container is never used twice.
 
+A worker without root's rights (`user_namespace.py`) does the same in a user namespace of its own, whose root stands for
+host root above. It cannot mount the host's file systems with mapped owners, nor make devices, nor come back from a PID
+namespace: so files have the job's ids on disk, devices are the host's, and init is born by clone(2) (`IdMap` tells).
+
 The end: init reaps the command, says so down the channel and leaves; the kernel kills whatever else is in the PID
 namespace. Tearing the namespaces down takes the kernel 1.6 ms, so the end is told first; when the command was the last
 process (`alone`) nobody needs to wait for the rest.
@@ -40,9 +44,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.cgroups import absent
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
-from dayfly.runtime.directory_disk import DirectoryDisk, open_directory_disk
+from dayfly.runtime.directory_disk import UNLIMITED, DirectoryDisk, open_directory_disk
 from dayfly.runtime.disk import Disk, open_disk
 from dayfly.runtime.disk_template import Directory
 from dayfly.runtime.idrange import IdMap, IdRange, own_id_map
@@ -89,7 +94,8 @@ class Container:
         """Make a container of `shape` whose control group is `token`, up to its waiting init. Raises `HostError`."""
         with ExitStack() as parts:
             ids = host.ids or _take_range(parts)
-            birthright = Birthright(shape, ids, host.hierarchy.version == 2, host.seccomp_filter)
+            has_pids_limit = ids.is_mounted or "pids" not in host.hierarchy.lacking
+            birthright = Birthright(shape, ids, host.hierarchy.version == 2, has_pids_limit, host.seccomp_filter)
             init = InitProcess.fork(host.stage, birthright)
             parts.callback(init.close)
             cgroup = host.hierarchy.create(token)
@@ -103,6 +109,13 @@ class Container:
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
             return cls(shape, effective, cgroup, disk, init, parts.pop_all())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the job's result should say of its container."""
+        no_disk = (UNLIMITED,) if isinstance(self.disk, DirectoryDisk) else ()
+        no_group = (absent.UNLIMITED,) if isinstance(self._cgroup, absent.Cgroup) else ()
+        return (*self.init.notes, *no_disk, *no_group)
 
     def start(self, plan: ContainerPlan, stop_signal: int) -> Refusal | None:
         """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed."""

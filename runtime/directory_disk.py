@@ -20,7 +20,7 @@ from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.removal import remove_tree
 
 DIRECTORY = "disks"
-UNLIMITED = "the job's disk was not limited: this host has no loop devices, no ext4 or no mke2fs; see `dayfly doctor`"
+UNLIMITED = "the job's disk was not limited: no loop devices, no ext4, no mke2fs, or not root; see `dayfly doctor`"
 
 _MOUNTED = IdMap(0)
 # Forbidden below DAYFLY_HOME perhaps, which is meant for the host: in the job they must work.

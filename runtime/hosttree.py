@@ -81,9 +81,17 @@ def attach_owned(
 ) -> bool:
     """Attach what `source` is, its owner as the job's user; False where that cannot be. `groups`: see above."""
     if not ids.is_mounted:
-        return False
+        return _attach_if_owned(source, target, attributes, ids.on_disk(user.uid))
     with owner_mapping(source, ids, user, namespaces, groups) as mapping:
         return attach_mapped(source, target, attributes, mapping)
+
+
+def _attach_if_owned(source: int, target: str | int, attributes: int, owner: int) -> bool:
+    """A worker whose only id is its user's: what is that user's is the job's as well, unmapped."""
+    is_owned = os.fstat(source).st_uid == owner
+    if is_owned:
+        attach_as_it_is(source, target, attributes)
+    return is_owned
 
 
 def _attach(source: str | int, target: str | int, attributes: int, user_namespace: int, below: int = 0) -> None:

@@ -28,6 +28,9 @@ from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_opera
 from dayfly.runtime.shape import ContainerPlan, Process, Shape
 from dayfly.runtime.title import set_title
 
+PROCESSES_AT_MOST = 4096
+"""Of all jobs together, of a worker that has no control group to count them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Birthright:
@@ -36,6 +39,7 @@ class Birthright:
     shape: Shape
     ids: IdMap
     has_cgroup2: bool
+    has_pids_limit: bool
     seccomp_filter: bytes
 
 
@@ -84,6 +88,8 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     os.chdir(stage)
     os.umask(0)
     perform(proc_operations())
+    if not own.has_pids_limit:
+        _limit_processes()
     namespaces = Namespaces.make(own.ids, own.shape.network, proc="proc")
     namespaces.enter("net", "ipc", "uts")
     if own.shape.network == "none":
@@ -139,6 +145,14 @@ def _close_all_but(*kept: int) -> None:
             syscalls.close_range(first, fd - 1)
         first = fd + 1
     syscalls.close_range(first)
+
+
+def _limit_processes() -> None:
+    """Without a control group a fork bomb would be the host's end. A user namespace keeps the limit of its maker, and
+    holds it against all that this one runs (user_namespaces(7)): so it is one for all jobs of the worker together."""
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    ceiling = most if 0 <= most < PROCESSES_AT_MOST else PROCESSES_AT_MOST
+    resource.setrlimit(resource.RLIMIT_NPROC, (ceiling, ceiling))
 
 
 def _limit_resources() -> None:
@@ -276,7 +290,15 @@ def _report(channel: Channel, command: int) -> None:
             break
     code = os.waitstatus_to_exitcode(status)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    channel.send(Message.EXITED, code=code, alone=_is_alone(), read=spent.ru_inblock, written=spent.ru_oublock)
+    channel.send(
+        Message.EXITED,
+        code=code,
+        alone=_is_alone(),
+        read=spent.ru_inblock,
+        written=spent.ru_oublock,
+        user=spent.ru_utime,
+        system=spent.ru_stime,
+    )
 
 
 def _is_alone() -> bool:

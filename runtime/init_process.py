@@ -34,7 +34,7 @@ class Refusal:
 class End:
     """How the command ended; `is_alone` when no other process of the job was left. init killed counts as SIGKILL.
 
-    The io is that of the processes which init reaped (getrusage(2)): the only count where cgroup v1 has none.
+    io and cpu are those of the processes which init reaped (getrusage(2)): the only count where no cgroup has one.
     """
 
     exit_code: int | None
@@ -42,6 +42,8 @@ class End:
     is_alone: bool
     io_read_bytes: int | None = None
     io_written_bytes: int | None = None
+    cpu_user_seconds: float | None = None
+    cpu_system_seconds: float | None = None
 
 
 class InitProcess:
@@ -109,6 +111,8 @@ class InitProcess:
             is_alone=fields["alone"],
             io_read_bytes=fields["read"] * _BLOCK_BYTES,
             io_written_bytes=fields["written"] * _BLOCK_BYTES,
+            cpu_user_seconds=fields["user"],
+            cpu_system_seconds=fields["system"],
         )
 
     def stop(self) -> None:

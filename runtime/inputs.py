@@ -32,8 +32,9 @@ def input_operations(
         operations.append(OwnWorkspace(ids, user))
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
     lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
-    requests = [*lookups, *plan.mounts]
-    operations += [GiveMount(request, ids, user, namespaces, notes) for request in requests]
+    unsaid: list[str] = []  # that these cannot be changed is nobody's loss
+    operations += [GiveMount(request, ids, user, namespaces, unsaid) for request in lookups]
+    operations += [GiveMount(request, ids, user, namespaces, notes) for request in plan.mounts]
     return operations
 
 

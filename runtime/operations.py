@@ -103,7 +103,10 @@ class MapTree:
 
 @dataclass(frozen=True, slots=True)
 class ShowTree:
-    """Show a host tree at `target` as it is, read-only: its files have the job's ids on disk, or are nobody's."""
+    """Show a host tree at `target` as it is, read-only: its files have the job's ids on disk, or are nobody's.
+
+    What is mounted below comes along, read-only as well.
+    """
 
     source: str
     target: str

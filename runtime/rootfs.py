@@ -117,8 +117,8 @@ def kernel_operations(shape: Shape, ids: IdMap, user_namespace: int, notes: list
     return [
         *(_tree(source, point, ids, user_namespace, notes) for source, point in trees),
         *_device_operations(shape, ids),
-        Mount("sysfs", "sys", _SAFE | MS_RDONLY),
-        *_masks(),
+        _sysfs(shape, ids),
+        *_masks(shape, ids),
     ]
 
 
@@ -146,6 +146,17 @@ def _tree(source: str, point: str, ids: IdMap, user_namespace: int, notes: list[
     return MapTree(source, point, user_namespace, notes) if ids.is_mounted else ShowTree(source, point)
 
 
+def _sysfs(shape: Shape, ids: IdMap) -> Operation:
+    """sysfs shows the network namespace, so only its owner may mount it: of the host's network that is host root."""
+    if _shows_hosts_sysfs(shape, ids):
+        return ShowTree("/sys", "sys")
+    return Mount("sysfs", "sys", _SAFE | MS_RDONLY)
+
+
+def _shows_hosts_sysfs(shape: Shape, ids: IdMap) -> bool:
+    return shape.network == "host" and not ids.is_mounted
+
+
 def _device_operations(shape: Shape, ids: IdMap) -> list[Operation]:
     own = f"uid={ids.first},gid={ids.first}"
     return [
@@ -168,8 +179,10 @@ def _devpts_options(ids: IdMap) -> str:
     return f"newinstance,ptmxmode=0666,mode=0620{group}"
 
 
-def _masks() -> list[Operation]:
+def _masks(shape: Shape, ids: IdMap) -> list[Operation]:
     masked = [*_MASKED, *_thermal_throttles()]
+    if _shows_hosts_sysfs(shape, ids):
+        masked.append("sys/fs/cgroup")  # mounted there, which a sysfs of one's own does not show
     empty = Mount("tmpfs", "empty", _SAFE | MS_RDONLY, "size=4k,mode=755")
     return [empty, *(Mask(path, "dev/null", "empty") for path in masked)]
 

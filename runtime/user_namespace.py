@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from dayfly.jobs.errors import Unsupported
 from dayfly.runtime import capabilities, syscalls
 from dayfly.runtime.idrange import OWN_ID, RANGE_SIZE, own_id_map
+from dayfly.runtime.user_namespace_limits import what_forbids
 
 _STEP = "enter a user namespace"
+_ADD_RANGE = "usermod --add-subuids 200000-265535 --add-subgids 200000-265535"
 _REMEDY = "see `dayfly doctor`, or run the worker as root"
-_NO_RANGE = "usermod --add-subuids 200000-265535 --add-subgids 200000-265535 USER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def enter() -> None:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         capabilities.make_ambient()
     except OSError as error:
-        raise Unsupported(_STEP, error.filename, error.errno, _REMEDY) from error
+        raise Unsupported(_STEP, error.filename, error.errno, what_forbids() or _REMEDY) from error
 
 
 def find_subordinates() -> Subordinates | str:
@@ -63,7 +64,7 @@ def find_subordinates() -> Subordinates | str:
     ranges = [_ranges(path) for path in ("/etc/subuid", "/etc/subgid")]
     for path, found in zip(("/etc/subuid", "/etc/subgid"), ranges, strict=True):
         if sum(count for _, count in found) < RANGE_SIZE:
-            return f"{path} has no {RANGE_SIZE} ids for uid {os.getuid()}: {_NO_RANGE}"
+            return f"{path} has no {RANGE_SIZE} ids for this user: {_ADD_RANGE} {_names()[-1]}"
     return Subordinates(*ranges)
 
 
@@ -79,11 +80,7 @@ def _ranges(path: str) -> tuple[tuple[int, int], ...]:
 
 
 def _entries(path: str) -> Iterator[tuple[int, int]]:
-    uid = os.getuid()
-    try:
-        names = (str(uid), pwd.getpwuid(uid).pw_name)
-    except KeyError:
-        names = (str(uid), "")
+    names = _names()
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
@@ -94,6 +91,15 @@ def _entries(path: str) -> Iterator[tuple[int, int]]:
         first, _, count = numbers.partition(":")
         if name in names and first.isdecimal() and count.isdecimal():
             yield int(first), int(count)
+
+
+def _names() -> tuple[str, ...]:
+    """What this user may be called there."""
+    uid = os.getuid()
+    try:
+        return str(uid), pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return (str(uid),)
 
 
 def _enter_alone() -> None:
@@ -115,7 +121,7 @@ def _enter_with(subordinates: Subordinates) -> None:
     finally:
         said = mapper.write_maps()
     if said:
-        raise Unsupported(_STEP, reason=said, remedy=_REMEDY)
+        raise Unsupported(_STEP, reason=said, remedy=what_forbids() or _REMEDY)
 
 
 def _id_map(ranges: tuple[tuple[int, int], ...], own: int) -> list[str]:

@@ -21,7 +21,6 @@ from dayfly.runtime.shape import Workspace
 from dayfly.runtime.users import Identity
 
 _LOWER, _UPPER = "dir", "disk/workspace/upper"
-_OVERLAY = Overlay((_LOWER,), _UPPER, "disk/workspace/work", "root/workspace")
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NOBODY = 65534
 
@@ -85,7 +84,8 @@ class GiveWorkspace:
         parents = self._hide_ignored()
         for path in (".", *parents):
             self._take_after(path)
-        _OVERLAY.apply()
+        has_user_marks = not self.ids.is_mounted
+        Overlay((_LOWER,), _UPPER, "disk/workspace/work", "root/workspace", has_user_marks).apply()
 
     def _hide_ignored(self) -> set[str]:
         """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path.
@@ -116,7 +116,8 @@ class GiveWorkspace:
 
     def _seen_as(self, owner: int) -> int:
         """An id as it comes out of the mapping, and nobody's where that has no place for it."""
-        return owner if 0 <= owner - self.ids.first < self.ids.size else self.ids.first + _NOBODY
+        nobody = self.ids.first + min(_NOBODY, self.ids.size - 1)
+        return owner if 0 <= owner - self.ids.first < self.ids.size else nobody
 
     def _copy(self, fd: int) -> None:
         """The upper is bound at /workspace already (rootfs.py), so a copy in it needs no overlay."""

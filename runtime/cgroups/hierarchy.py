@@ -14,6 +14,7 @@ from dayfly.runtime.shape import Quotas
 Hierarchy = v1.Hierarchy | v2.Hierarchy | absent.Hierarchy
 Cgroup = v1.Cgroup | v2.Cgroup | absent.Cgroup
 
+_ROOTLESS = "run the worker as root, or on a host with version 2 and systemd, which delegates them to users"
 _NEEDED = ("cpu", "memory", "pids")
 
 
@@ -28,13 +29,15 @@ def open_hierarchy(tag: str) -> Hierarchy:
     except HostError as error:
         if own_id_map() is None:
             raise
-        return absent.Hierarchy(f"{error.message}: {error.remedy}" if error.remedy else error.message)
+        return absent.Hierarchy(str(error))
 
 
 def _open(tag: str) -> Hierarchy:
     mounted = mounts.cgroup_mounts(mounts.read_text("/proc/self/mountinfo"))
     by_controller = {name: each.path for each in reversed(mounted) for name in each.controllers}
     if any(name in by_controller for name in _NEEDED):
+        if own_id_map() is not None:
+            raise Unsupported("limit jobs", reason="control groups of version 1 are host root's", remedy=_ROOTLESS)
         return v1.Hierarchy(tag, by_controller)
     unified = next((each.path for each in mounted if each.version == 2), None)
     if unified is None:

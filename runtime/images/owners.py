@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dayfly.runtime import capabilities
 from dayfly.runtime.idrange import OWN_ID, IdMap, own_id_map
 
+_OVERFLOW_ID = 65534  # /proc/sys/kernel/overflowuid
+
 
 @functools.cache
 def ids() -> IdMap:
@@ -25,11 +27,15 @@ def on_disk(uid: int, gid: int) -> tuple[int, int]:
 
 
 def in_image(status: os.stat_result) -> tuple[int, int]:
-    """Whose a file of this host is in an image made of it: to a rootless worker all is root's, its own and the host's.
+    """Whose a file of this host is in an image made of it.
 
-    Of the host's ids it sees no more than that they are not its own (user_namespaces(7), "overflow").
+    What is a rootless worker's own there becomes root's, and so does what is the host's: of the host's ids it sees no
+    more than that they are none of its own (user_namespaces(7), "overflow").
     """
-    return (status.st_uid, status.st_gid) if ids().is_mounted else (0, 0)
+    if ids().is_mounted:
+        return status.st_uid, status.st_gid
+    uid, gid = (0 if each in (OWN_ID, _OVERFLOW_ID) else each for each in (status.st_uid, status.st_gid))
+    return uid, gid
 
 
 def opaque_mark() -> str:
