@@ -75,7 +75,7 @@ def test_r2_a_working_directory_outside_is_refused(run: Run, cwd: str) -> None:
     ran = run("sh", "-c", "pwd; ls -id /", cwd=cwd)
     if ran.refusal is None:
         assert "unreachable" not in ran.stdout
-        assert ran.stdout.split()[1] == run("ls", "-id", "/").stdout.split()[0]
+        assert ran.stdout.split()[1] != str(os.stat("/").st_ino)
     else:
         assert ran.refusal.exit_code == 126
 
@@ -191,6 +191,7 @@ def test_r12_a_passwd_that_is_a_trap_reads_nothing_of_the_host(tmp_path: Path, t
     tally.judge(held=set(outcomes.values()) == {"refused"}, bit=bit.uid == 4242, seen=(outcomes, bit))
 
 
+@pytest.mark.host_root("the owner of a device of the host cannot be seen there")
 def test_r14_devices_of_the_host_keep_their_owner(run: Run) -> None:
     """A job as an ordinary user whose input is /dev/null leaves the host's /dev/null to root."""
     run("true", user="1000:1000", stdin="/dev/null")
