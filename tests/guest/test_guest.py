@@ -35,9 +35,7 @@ def test_faults_of_a_kernel_without_overlay_are_said(need_tool: Callable[[str], 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_user_with_delegated_groups_has_limits(
-    need_tool: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_a_user_with_delegated_groups_has_limits(need_tool: Callable[[str], str], tmp_path: Path) -> None:
     """Version 2 has what version 1 cannot give to a user: a job of a rootless worker gets the limits that it states."""
     _pass_in_guest(need_tool, tmp_path, ("tests/rootless/test_user.py", "-k", _ROOTLESS))
 
