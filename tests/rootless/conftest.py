@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from dayfly.runtime.user_namespace_limits import what_forbids
+
 _AS_USER = Path(__file__).with_name("as_user.py")
 _UID = 12345  # as as_user.py has it
 DEADLINE_SECONDS = 120.0
@@ -56,12 +58,15 @@ class User:
 
 
 @pytest.fixture
-def home_of_user(nothing_left: None, need_tool: Any) -> Iterator[Path]:
+def home_of_user(nothing_left: None, need_tool: Any, lacks: Any) -> Iterator[Path]:
     """A directory that the user may reach: those of pytest are closed to others."""
     need_tool("newuidmap")
+    if os.geteuid() != 0:
+        lacks("root, who alone can make a user for a test")
+    if (forbidden := what_forbids()) is not None:
+        pytest.skip(forbidden)
     path = Path(tempfile.mkdtemp(prefix="dayfly-rootless-", dir="/tmp"))
-    if os.geteuid() == 0:
-        os.chown(path, _UID, _UID)
+    os.chown(path, _UID, _UID)
     yield path
     shutil.rmtree(path)
 
