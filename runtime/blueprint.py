@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from dayfly.runtime import capabilities
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.inputs import input_operations
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import PivotRoot
@@ -14,14 +15,15 @@ from dayfly.runtime.users import ROOT
 _NOT_YET = -1  # no operation is applied, so none needs its descriptors
 
 
-def describe(plan: ContainerPlan, has_cgroup2: bool) -> list[str]:
-    """One line a step, in the order of container.py."""
+def describe(plan: ContainerPlan, ids: IdMap | None, has_cgroup2: bool) -> list[str]:
+    """One line a step, in the order of container.py. `ids`: what all jobs have, of a rootless worker."""
+    ids = ids or IdMap(0)
     shape, namespaces = plan.shape, Namespaces({"user": _NOT_YET})
     operations = [
         *proc_operations(shape),
-        *kernel_operations(shape, 0, _NOT_YET, []),
-        *tree_operations(shape, _NOT_YET, _NOT_YET, has_cgroup2),
-        *input_operations(0, namespaces, plan, ROOT, [], {}),
+        *kernel_operations(shape, ids, _NOT_YET, []),
+        *tree_operations(shape, _NOT_YET, ids, _NOT_YET, has_cgroup2),
+        *input_operations(ids, namespaces, plan, ROOT, [], {}),
         PivotRoot("root"),
     ]
     return [*_before(shape), *(operation.describe() for operation in operations), *_after(plan)]

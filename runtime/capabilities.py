@@ -65,9 +65,21 @@ def make_files_as(first_id: int) -> None:
     """Make and change files as the id `first_id` with all of host root's capabilities.
 
     A disk with mapped owners has no place for host root's own id (EOVERFLOW), and overlay acts with the ids its mounter
-    had. setfsuid(2) lowers the capabilities over files, so they are raised again.
+    had. setfsuid(2) lowers the capabilities over files, so they are raised again. A rootless worker's process becomes
+    dumpable again too: else its own directory below /proc is host root's (proc(5)).
     """
     _, permitted, inheritable = syscalls.capget()
     syscalls.setfsgid(first_id)
     syscalls.setfsuid(first_id)
     syscalls.capset(permitted, permitted, inheritable)
+    if os.geteuid() != 0:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+
+
+def make_ambient() -> None:
+    """Have every capability of this thread outlive an exec(2) by a user who is not root."""
+    _, permitted, _ = syscalls.capget()
+    syscalls.capset(permitted, permitted, permitted)
+    for number in range(64):
+        if permitted >> number & 1:
+            syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)

@@ -27,6 +27,10 @@ Done at "go", which is the only part that a job waits for:
     open was closed in step 2, the disk and the group in step 4 (CVE-2024-21626).
 A container is never used twice.
 
+A worker without root's rights (`user_namespace.py`) does the same in a user namespace of its own, whose root stands for
+host root above. It cannot mount the host's file systems with mapped owners, nor make devices, nor come back from a PID
+namespace: so files have the job's ids on disk, devices are the host's, and init is born by clone(2) (`IdMap` tells).
+
 The end: init reaps the command, says so down the channel and leaves; the kernel kills whatever else is in the PID
 namespace. Tearing the namespaces down takes the kernel 1.6 ms, so the end is told first; when the command was the last
 process (`alone`) nobody needs to wait for the rest.
@@ -38,16 +42,17 @@ does a disk that is a directory.
 
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.cgroups import absent
 from dayfly.runtime.cgroups.devices import STANDARD
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
-from dayfly.runtime.directory_disk import DirectoryDisk, open_directory_disk
+from dayfly.runtime.directory_disk import UNLIMITED, DirectoryDisk, open_directory_disk
 from dayfly.runtime.disk import Disk, open_disk
 from dayfly.runtime.disk_template import Directory
-from dayfly.runtime.idrange import IdRange
+from dayfly.runtime.idrange import IdMap, IdRange, own_id_map
 from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
 from dayfly.runtime.rootfs import layout
@@ -64,6 +69,8 @@ class Host:
     stage: str
     hierarchy: Hierarchy
     seccomp_filter: bytes
+    ids: IdMap | None = field(default_factory=own_id_map)
+    """What all jobs have, of a rootless worker; None: each has a range of its own."""
 
 
 class Container:
@@ -90,9 +97,9 @@ class Container:
     def prepare(cls, host: Host, shape: Shape, token: str) -> "Container":
         """Make a container of `shape` whose control group is `token`, up to its waiting init. Raises `HostError`."""
         with ExitStack() as parts:
-            ids = IdRange.acquire()
-            parts.callback(ids.release)
-            birthright = Birthright(shape, ids.first, host.hierarchy.version == 2, host.seccomp_filter)
+            ids = host.ids or _take_range(parts)
+            has_pids_limit = ids.is_mounted or "pids" not in host.hierarchy.lacking
+            birthright = Birthright(shape, ids, host.hierarchy.version == 2, has_pids_limit, host.seccomp_filter)
             init = InitProcess.fork(host.stage, birthright)
             parts.callback(init.close)
             cgroup = host.hierarchy.create(token, with_devices=bool(shape.devices))
@@ -100,7 +107,7 @@ class Container:
             cgroup.apply(shape.quotas.on(None))
             if shape.devices:
                 cgroup.restrict((*STANDARD, *shape.devices))
-            disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees))
+            disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees), ids)
             parts.callback(disk.discard)
             if shape.quotas.io:
                 cgroup.apply(shape.quotas.on(disk.number))
@@ -108,6 +115,13 @@ class Container:
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
             return cls(shape, effective, cgroup, disk, init, parts.pop_all())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the job's result should say of its container."""
+        no_disk = (UNLIMITED,) if isinstance(self.disk, DirectoryDisk) else ()
+        no_group = (absent.UNLIMITED,) if isinstance(self._cgroup, absent.Cgroup) else ()
+        return (*self.init.notes, *no_disk, *no_group)
 
     def start(self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str] = _NO_SECRETS) -> Refusal | None:
         """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed.
@@ -150,11 +164,17 @@ class Container:
         self._parts.close()
 
 
+def _take_range(parts: ExitStack) -> IdMap:
+    taken = IdRange.acquire()
+    parts.callback(taken.release)
+    return taken.ids
+
+
 def _open_disk(
-    home: str, size_bytes: int | None, token: str, directories: tuple[Directory, ...]
+    home: str, size_bytes: int | None, token: str, directories: tuple[Directory, ...], ids: IdMap
 ) -> Disk | DirectoryDisk:
     if size_bytes is None:
-        return open_directory_disk(home, token, directories)
+        return open_directory_disk(home, token, directories, ids)
     return open_disk(home, size_bytes, token, directories)
 
 

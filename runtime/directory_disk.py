@@ -16,11 +16,13 @@ from dayfly.jobs.errors import HostError, Unsupported
 from dayfly.runtime import syscalls
 from dayfly.runtime.disk import open_disk
 from dayfly.runtime.disk_template import LEAST_BYTES, Directory
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.removal import remove_tree
 
 DIRECTORY = "disks"
-UNLIMITED = "the job's disk was not limited: this host has no loop devices, no ext4 or no mke2fs; see `dayfly doctor`"
+UNLIMITED = "the job's disk was not limited: no loop devices, no ext4, no mke2fs, or not root; see `dayfly doctor`"
 
+_MOUNTED = IdMap(0)
 # Forbidden below DAYFLY_HOME perhaps, which is meant for the host: in the job they must work.
 _CLEARED = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
 
@@ -34,7 +36,9 @@ def why_unlimited(home: str, token: str) -> Unsupported | None:
     return None
 
 
-def open_directory_disk(home: str, token: str, layout: tuple[Directory, ...] = ()) -> "DirectoryDisk":
+def open_directory_disk(
+    home: str, token: str, layout: tuple[Directory, ...] = (), ids: IdMap = _MOUNTED
+) -> "DirectoryDisk":
     """A fresh one with the directories of `layout`. Raises `HostError`."""
     path = os.path.join(home, DIRECTORY, token)
     try:
@@ -45,9 +49,10 @@ def open_directory_disk(home: str, token: str, layout: tuple[Directory, ...] = (
         for directory in layout:
             target = os.path.join(path, directory.path)
             os.mkdir(target)
-            os.chown(target, directory.owner, directory.owner)
+            owner = ids.on_disk(directory.owner)
+            os.chown(target, owner, owner)
             os.chmod(target, directory.mode)
-        return DirectoryDisk(path, _mount(path))
+        return DirectoryDisk(path, _mount(path, ids))
     except OSError as error:
         remove_tree(path)
         raise _failure(path, error) from error
@@ -85,15 +90,21 @@ def _failure(path: str, error: OSError) -> HostError:
     return HostError("make a job's disk", path, error.errno, remedy)
 
 
-def _mount(path: str) -> int:
+def _mount(path: str, ids: IdMap) -> int:
     flags = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
     fd = syscalls.open_tree(syscalls.AT_FDCWD, path, flags)
     try:
-        wanted = syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOATIME
-        # The atime setting is a field, not a flag: to set one, all of it is cleared (mount_setattr(2)).
-        syscalls.mount_setattr(fd, "", syscalls.AT_EMPTY_PATH, wanted, _CLEARED | syscalls.MOUNT_ATTR__ATIME)
+        syscalls.mount_setattr(fd, "", syscalls.AT_EMPTY_PATH, *_attributes(ids))
     except BaseException:
         with suppress(OSError):
             os.close(fd)
         raise
     return fd
+
+
+def _attributes(ids: IdMap) -> tuple[int, int]:
+    """What to set and what to clear. What the host has set, a user namespace cannot clear (mount_namespaces(7))."""
+    if not ids.is_mounted:
+        return syscalls.MOUNT_ATTR_NODEV, 0
+    # The atime setting is a field, not a flag: to set one, all of it is cleared (mount_setattr(2)).
+    return syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOATIME, _CLEARED | syscalls.MOUNT_ATTR__ATIME

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dayfly.runtime import syscalls
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.users import Identity
 
@@ -25,7 +26,7 @@ def open_source(path: str) -> int:
 
 @contextmanager
 def owner_mapping(
-    source: int, first_id: int, user: Identity, namespaces: Namespaces, groups: Mapping[int, int] | None = None
+    source: int, ids: IdMap, user: Identity, namespaces: Namespaces, groups: Mapping[int, int] | None = None
 ) -> Iterator[int]:
     """The user namespace through which the owner of `source` is the job's user.
 
@@ -37,8 +38,8 @@ def owner_mapping(
         yield namespaces.user
         return
     gids = {owner: user.gid} if groups is None else groups
-    shifted = {disk_id: first_id + gid for disk_id, gid in gids.items()}
-    mapping = Namespaces.mapping({owner: first_id + user.uid}, shifted, proc="root/proc")
+    shifted = {disk_id: ids.first + gid for disk_id, gid in gids.items()}
+    mapping = Namespaces.mapping({owner: ids.first + user.uid}, shifted, proc="root/proc")
     try:
         yield mapping.user
     finally:
@@ -64,16 +65,46 @@ def attach_as_nobodys(source: str | int, target: str | int, attributes: int) -> 
     _attach(source, target, attributes, user_namespace=0)
 
 
-def _attach(source: str | int, target: str | int, attributes: int, user_namespace: int) -> None:
+def attach_as_it_is(source: str | int, target: str | int, attributes: int) -> None:
+    """Attach it unmapped, with what is mounted below: a user namespace cannot leave that out (mount_namespaces(7))."""
+    _attach(source, target, attributes, user_namespace=0, below=syscalls.AT_RECURSIVE)
+
+
+def attach_owned(
+    source: int,
+    target: str | int,
+    attributes: int,
+    ids: IdMap,
+    user: Identity,
+    namespaces: Namespaces,
+    groups: Mapping[int, int] | None = None,
+) -> bool:
+    """Attach what `source` is, its owner as the job's user; False where that cannot be. `groups`: see above."""
+    if not ids.is_mounted:
+        return _attach_if_owned(source, target, attributes, ids.on_disk(user.uid))
+    with owner_mapping(source, ids, user, namespaces, groups) as mapping:
+        return attach_mapped(source, target, attributes, mapping)
+
+
+def _attach_if_owned(source: int, target: str | int, attributes: int, owner: int) -> bool:
+    """A worker whose only id is its user's: what is that user's is the job's as well, unmapped."""
+    is_owned = os.fstat(source).st_uid == owner
+    if is_owned:
+        attach_as_it_is(source, target, attributes)
+    return is_owned
+
+
+def _attach(source: str | int, target: str | int, attributes: int, user_namespace: int, below: int = 0) -> None:
+    flags = _CLONE | below
     if isinstance(source, int):
-        tree = syscalls.open_tree(source, "", syscalls.AT_EMPTY_PATH | _CLONE)
+        tree = syscalls.open_tree(source, "", syscalls.AT_EMPTY_PATH | flags)
     else:
-        tree = syscalls.open_tree(syscalls.AT_FDCWD, source, _CLONE)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, source, flags)
     try:
-        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, attributes, userns_fd=user_namespace)
+        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH | below, attributes, userns_fd=user_namespace)
         if isinstance(target, int):
-            flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
-            syscalls.move_mount(tree, "", target, "", flags)
+            empty = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
+            syscalls.move_mount(tree, "", target, "", empty)
         else:
             syscalls.move_mount(tree, "", syscalls.AT_FDCWD, target, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
     finally:

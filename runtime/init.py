@@ -21,6 +21,7 @@ from dayfly.jobs.errors import HostError
 from dayfly.runtime import capabilities, seccomp, syscalls, users
 from dayfly.runtime.cgroups import tasks
 from dayfly.runtime.channel import Channel, Message
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.inputs import input_operations
 from dayfly.runtime.namespaces import Namespaces, loopback_up
 from dayfly.runtime.operations import PivotRoot, perform
@@ -28,14 +29,18 @@ from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_opera
 from dayfly.runtime.shape import ContainerPlan, Privileges, Process, Shape
 from dayfly.runtime.title import set_title
 
+PROCESSES_AT_MOST = 4096
+"""Of all jobs together, of a worker that has no control group to count them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Birthright:
     """What init inherits from the keeper."""
 
     shape: Shape
-    first_id: int
+    ids: IdMap
     has_cgroup2: bool
+    has_pids_limit: bool
     seccomp_filter: bytes
 
 
@@ -86,12 +91,14 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     os.chdir(stage)
     os.umask(0)
     perform(proc_operations(own.shape))
-    namespaces = Namespaces.make(own.first_id, own.shape.network, proc="proc")
+    if not own.has_pids_limit:
+        _limit_processes()
+    namespaces = Namespaces.make(own.ids, own.shape.network, proc="proc")
     namespaces.enter("net", "ipc", "uts")
     if own.shape.network == "none":
         loopback_up()
-    capabilities.make_files_as(own.first_id)
-    perform(kernel_operations(own.shape, own.first_id, namespaces.user, notes))
+    capabilities.make_files_as(own.ids.first)
+    perform(kernel_operations(own.shape, own.ids, namespaces.user, notes))
     _limit_resources()
     return namespaces
 
@@ -101,7 +108,7 @@ def _build_root(own: Birthright, namespaces: Namespaces, parts: list[int]) -> No
     disk_fd, *joins = parts
     tasks.join(joins)
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    perform(tree_operations(own.shape, disk_fd, namespaces.user, own.has_cgroup2))
+    perform(tree_operations(own.shape, disk_fd, own.ids, namespaces.user, own.has_cgroup2))
     for fd in parts:
         os.close(fd)
 
@@ -120,14 +127,15 @@ def _live(
     identity = _look_up(plan.process.user)
     privileges, program = plan.privileges or _EVERYBODYS, _filter(own, plan.privileges)
     notes: list[str] = []
-    perform([*input_operations(own.first_id, namespaces, plan, identity, notes, secrets), PivotRoot("root")])
+    perform([*input_operations(own.ids, namespaces, plan, identity, notes, secrets), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
-    for pipe in output:  # so that `>> /dev/stdout` works for the job's user
-        os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
+    for pipe in output:  # so that `>> /dev/stdout` works for the job's user; pipes alone are its own
+        assert stat.S_ISFIFO(os.fstat(pipe).st_mode)
+        os.fchown(pipe, own.ids.first + identity.uid, own.ids.first + identity.gid)
     oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # host root's, like its process
-    _become_container_root(namespaces)
+    _become_container_root(namespaces, own.ids)
     _enter(plan.process.cwd)
-    _become(identity, privileges, program)
+    _become(identity, own, privileges, program)
     with _victims_first(oom_score):
         command = _spawn(plan, identity, secrets, stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
@@ -143,6 +151,14 @@ def _close_all_but(*kept: int) -> None:
             syscalls.close_range(first, fd - 1)
         first = fd + 1
     syscalls.close_range(first)
+
+
+def _limit_processes() -> None:
+    """Without a control group a fork bomb would be the host's end. A user namespace keeps the limit of its maker, and
+    holds it against all that this one runs (user_namespaces(7)): so it is one for all jobs of the worker together."""
+    _, most = resource.getrlimit(resource.RLIMIT_NPROC)
+    ceiling = most if 0 <= most < PROCESSES_AT_MOST else PROCESSES_AT_MOST
+    resource.setrlimit(resource.RLIMIT_NPROC, (ceiling, ceiling))
 
 
 def _limit_resources() -> None:
@@ -170,11 +186,12 @@ def _filter(own: Birthright, privileges: Privileges | None) -> bytes | None:
     return None if privileges.filter_path is None else seccomp.load(privileges.filter_path)
 
 
-def _become_container_root(namespaces: Namespaces) -> None:
+def _become_container_root(namespaces: Namespaces, ids: IdMap) -> None:
     """Enter the job's user namespace: from here on the host's root is out of reach."""
     namespaces.enter("user")
     os.setresgid(0, 0, 0)
-    os.setgroups([])
+    if not ids.is_single:  # or nobody may (user_namespaces(7), "setgroups")
+        os.setgroups([])
     os.setresuid(0, 0, 0)
     os.umask(0o022)
 
@@ -190,13 +207,14 @@ def _enter(cwd: str) -> None:
         raise NotExecutableError(errno.EACCES, f"the working directory {cwd} is outside the container")
 
 
-def _become(identity: users.Identity, privileges: Privileges, program: bytes | None) -> None:
+def _become(identity: users.Identity, own: Birthright, privileges: Privileges, program: bytes | None) -> None:
     """Give up everything the job may not have. The bounding set is cut while CAP_SETPCAP is still there, the parent's
     death is heard again after the ids have changed (prctl(2) clears it), the filter comes last."""
     syscalls.keyctl(syscalls.KEYCTL_JOIN_SESSION_KEYRING)
     capabilities.drop_bounding(privileges.capabilities)
     os.setresgid(identity.gid, identity.gid, identity.gid)
-    os.setgroups(identity.groups)
+    if not own.ids.is_single:
+        os.setgroups(identity.groups)
     if identity.uid and privileges.ambient:
         capabilities.become_with(identity.uid, privileges.ambient)
     else:
@@ -301,7 +319,15 @@ def _report(channel: Channel, command: int) -> None:
             break
     code = os.waitstatus_to_exitcode(status)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    channel.send(Message.EXITED, code=code, alone=_is_alone(), read=spent.ru_inblock, written=spent.ru_oublock)
+    channel.send(
+        Message.EXITED,
+        code=code,
+        alone=_is_alone(),
+        read=spent.ru_inblock,
+        written=spent.ru_oublock,
+        user=spent.ru_utime,
+        system=spent.ru_stime,
+    )
 
 
 def _is_alone() -> bool:

@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class Refusal:
 class End:
     """How the command ended; `is_alone` when no other process of the job was left. init killed counts as SIGKILL.
 
-    The io is that of the processes which init reaped (getrusage(2)): the only count where cgroup v1 has none.
+    io and cpu are those of the processes which init reaped (getrusage(2)): the only count where no cgroup has one.
     """
 
     exit_code: int | None
@@ -42,6 +42,8 @@ class End:
     is_alone: bool
     io_read_bytes: int | None = None
     io_written_bytes: int | None = None
+    cpu_user_seconds: float | None = None
+    cpu_system_seconds: float | None = None
 
 
 class InitProcess:
@@ -59,24 +61,17 @@ class InitProcess:
 
     @classmethod
     def fork(cls, stage: str, birthright: init.Birthright) -> "InitProcess":
-        """Fork PID 1, which begins to build at once.
-
-        Only children are born into the new PID namespace, so the keeper itself stays where it is.
-        """
+        """Fork PID 1, which begins to build at once."""
         find_argv()
         own, inits = Channel.pair()
         (stdout_r, stdout_w), (stderr_r, stderr_w) = os.pipe(), os.pipe()
-        host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        fork = _fork if birthright.ids.is_mounted else _fork_rootless
         try:
-            syscalls.unshare(syscalls.CLONE_NEWPID)
-            pid = os.fork()
-            if pid == 0:
-                init.run(stage, birthright, inits, (stdout_w, stderr_w))
-            syscalls.setns(host_pids, syscalls.CLONE_NEWPID)
+            pid = fork(lambda: init.run(stage, birthright, inits, (stdout_w, stderr_w)))
         finally:
             inits.close()
-            for fd in (host_pids, stdout_w, stderr_w):
-                os.close(fd)
+            os.close(stdout_w)
+            os.close(stderr_w)
         return cls(pid, own, stdout_r, stderr_r)
 
     @property
@@ -119,6 +114,8 @@ class InitProcess:
             is_alone=fields["alone"],
             io_read_bytes=fields["read"] * _BLOCK_BYTES,
             io_written_bytes=fields["written"] * _BLOCK_BYTES,
+            cpu_user_seconds=fields["user"],
+            cpu_system_seconds=fields["system"],
         )
 
     def stop(self) -> None:
@@ -159,3 +156,25 @@ class InitProcess:
         if not self._is_reaped:
             with suppress(ProcessLookupError):  # dead, but not reaped yet, so the pid is still its own
                 os.kill(self.pid, number)
+
+
+def _fork(run: Callable[[], None]) -> int:
+    """Only children are born into the new PID namespace, so the keeper itself stays where it is."""
+    host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            run()
+        syscalls.setns(host_pids, syscalls.CLONE_NEWPID)
+        return pid
+    finally:
+        os.close(host_pids)
+
+
+def _fork_rootless(run: Callable[[], None]) -> int:
+    """setns(2) back to the host's PID namespace is host root's alone: only the child may ever leave it."""
+    pid = syscalls.fork(syscalls.CLONE_NEWPID)
+    if pid == 0:
+        run()
+    return pid

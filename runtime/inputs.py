@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dayfly.runtime import syscalls
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped, open_source, owner_mapping
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_owned, open_source
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Give, Operation
 from dayfly.runtime.secret_files import GiveSecretFiles
@@ -23,7 +24,7 @@ _NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing 
 
 
 def input_operations(
-    first_id: int,
+    ids: IdMap,
     namespaces: Namespaces,
     plan: ContainerPlan,
     user: Identity,
@@ -33,17 +34,18 @@ def input_operations(
     """The operations for one job that runs as `user`. What its result should say is added to `notes`."""
     operations: list[Operation] = []
     if plan.workspace is not None:
-        operations.append(GiveWorkspace(plan.workspace, first_id, user, namespaces, notes))
+        operations.append(GiveWorkspace(plan.workspace, ids, user, namespaces, notes))
     else:
-        operations.append(OwnWorkspace(first_id, user))
+        operations.append(OwnWorkspace(ids, user))
     names = _NAME_LOOKUP if plan.shape.network == "host" else ()
     lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
-    requests = [*lookups, *plan.mounts]
-    owner = first_id + user.uid, first_id + user.gid
+    owner = ids.first + user.uid, ids.first + user.gid
     operations += [Give(f"root{device.target}", *owner) for device in plan.shape.devices]
-    operations += [GiveMount(request, first_id, user, namespaces, notes) for request in requests]
+    unsaid: list[str] = []  # that these cannot be changed is nobody's loss
+    operations += [GiveMount(request, ids, user, namespaces, unsaid) for request in lookups]
+    operations += [GiveMount(request, ids, user, namespaces, notes) for request in plan.mounts]
     if files := tuple(secret for secret in plan.secrets if secret.env is None):
-        operations.append(GiveSecretFiles(files, secret_values, first_id, user))
+        operations.append(GiveSecretFiles(files, secret_values, ids, user))
     return operations
 
 
@@ -55,7 +57,7 @@ class GiveMount:
     """
 
     request: MountRequest
-    first_id: int
+    ids: IdMap
     user: Identity
     namespaces: Namespaces
     notes: list[str]
@@ -70,10 +72,9 @@ class GiveMount:
         try:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
-            with owner_mapping(source, self.first_id, self.user, self.namespaces) as mapping:
-                is_mapped = attach_mapped(source, target, attributes, mapping)
-            if not is_mapped:
-                attach_as_nobodys(source, target, attributes)
+            if not attach_owned(source, target, attributes, self.ids, self.user, self.namespaces):
+                attach = attach_as_nobodys if self.ids.is_mounted else attach_as_it_is
+                attach(source, target, attributes)
                 self.notes.append(f"{self.request.target} belongs to nobody in the job: {NOT_MAPPED}")
         finally:
             os.close(source)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
-from dayfly.runtime.idrange import RANGE_SIZE
+from dayfly.runtime.idrange import IdMap
 
 _IFF_UP, _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x1, 0x8913, 0x8914  # netdevice(7)
 _KINDS = (
@@ -36,13 +36,13 @@ class Namespaces:
         return self.fds["user"]
 
     @classmethod
-    def make(cls, first_id: int, network: str, proc: str) -> "Namespaces":
-        """Make them for the ids from `first_id` on. Raises `HostError`.
+    def make(cls, ids: IdMap, network: str, proc: str) -> "Namespaces":
+        """Make them for a job of these ids. Raises `HostError`.
 
         `proc` is a mount of the caller's own PID namespace.
         """
         kinds = [(name, flag) for name, flag in _KINDS if name != "net" or network != "host"]
-        id_map = f"0 {first_id} {RANGE_SIZE}"
+        id_map = f"0 {ids.first} {ids.size}"
         return cls(_make(kinds, id_map, id_map, proc))
 
     @classmethod

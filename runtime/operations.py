@@ -13,7 +13,7 @@ from typing import Protocol
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls as sys
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_nobodys, attach_mapped
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_mapped
 
 
 class Operation(Protocol):
@@ -64,11 +64,17 @@ class AttachDisk:
     target: str
     user_namespace: int
     setuid_counts: bool = False
+    is_mapped: bool = True
 
     def describe(self) -> str:
         return f"attach the job's disk at {self.target}"
 
     def apply(self) -> None:
+        if self.is_mapped:
+            self._map()
+        sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
+
+    def _map(self) -> None:
         attributes = sys.MOUNT_ATTR_IDMAP | sys.MOUNT_ATTR_NODEV
         attributes |= 0 if self.setuid_counts else sys.MOUNT_ATTR_NOSUID
         try:
@@ -76,7 +82,6 @@ class AttachDisk:
         except OSError as error:
             remedy = "have DAYFLY_HOME on ext4, xfs or btrfs, not on overlayfs (a container's own root) or NFS"
             raise HostError("map the owners of the job's disk below DAYFLY_HOME", None, error.errno, remedy) from error
-        sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +106,30 @@ class MapTree:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowTree:
+    """Show a host tree at `target` as it is, read-only: its files have the job's ids on disk, or are nobody's.
+
+    What is mounted below comes along, read-only as well.
+    """
+
+    source: str
+    target: str
+
+    def describe(self) -> str:
+        return f"show {self.source}"
+
+    def apply(self) -> None:
+        attach_as_it_is(self.source, self.target, sys.MOUNT_ATTR_RDONLY)
+
+
+@dataclass(frozen=True, slots=True)
 class Overlay:
     """Mount a copy-on-write view of `lower` (the top layer first) whose writes go to `upper`.
 
     `volatile` (overlayfs.rst): the job's fsync need not reach the disk, since nothing of it outlives a power cut.
     nosuid: setuid bits and file capabilities do not count. The job's no_new_privs says the same, but then the kernel
     refuses to execute a file whose capabilities the job may not have (EPERM, capabilities(7)); so it executes as usual.
+    `userxattr`: overlay's marks are `user.overlay.*`, as `trusted.*` is host root's.
     """
 
     lower: tuple[str, ...]
@@ -114,13 +137,15 @@ class Overlay:
     work: str
     target: str
     setuid_counts: bool = False
+    has_user_marks: bool = False
 
     def describe(self) -> str:
         return f"mount an overlay of {len(self.lower)} layers at {self.target}"
 
     def apply(self) -> None:
         layers = ":".join(self.lower)
-        options = f"lowerdir={layers},upperdir={self.upper},workdir={self.work},volatile,xino=off"
+        marks = ",userxattr" if self.has_user_marks else ""
+        options = f"lowerdir={layers},upperdir={self.upper},workdir={self.work},volatile,xino=off{marks}"
         flags = sys.MS_NODEV if self.setuid_counts else sys.MS_NODEV | sys.MS_NOSUID
         sys.mount("overlay", self.target, "overlay", flags, options)
 
@@ -216,6 +241,21 @@ class Give:
 
     def apply(self) -> None:
         os.chown(self.path, self.uid, self.gid)
+
+
+@dataclass(frozen=True, slots=True)
+class HostDevice:
+    """Show a character device of the host's own: only host root can make one that opens."""
+
+    path: str
+    source: str
+
+    def describe(self) -> str:
+        return f"show {self.source} at {self.path}"
+
+    def apply(self) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        sys.mount(self.source, self.path, None, sys.MS_BIND)
 
 
 @dataclass(frozen=True, slots=True)

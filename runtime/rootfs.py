@@ -18,10 +18,12 @@ import os
 import stat
 
 from dayfly.runtime.disk_template import Directory
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.operations import (
     AttachDisk,
     Bind,
     Detach,
+    HostDevice,
     MakeDirectory,
     MapTree,
     Mask,
@@ -31,6 +33,7 @@ from dayfly.runtime.operations import (
     Operation,
     Overlay,
     ReadOnly,
+    ShowTree,
     Symlink,
 )
 from dayfly.runtime.shape import Device, Shape
@@ -116,7 +119,7 @@ def proc_operations(shape: Shape) -> list[Operation]:
     return [Detach(), Mount("proc", "proc", _SAFE), *(ReadOnly(path) for path in read_only)]
 
 
-def kernel_operations(shape: Shape, owner: int, user_namespace: int, notes: list[str]) -> list[Operation]:
+def kernel_operations(shape: Shape, ids: IdMap, user_namespace: int, notes: list[str]) -> list[Operation]:
     """Build /dev and /sys, and map the layers: all that needs no disk, after the net and ipc namespaces were entered.
 
     What the job's result should say is added to `notes`.
@@ -124,22 +127,23 @@ def kernel_operations(shape: Shape, owner: int, user_namespace: int, notes: list
     trees = [*zip(shape.image_layers, _layers(shape), strict=True)]
     trees += [(tree, f"t{index}") for index, tree in enumerate(shape.host_trees)]
     return [
-        *(MapTree(source, point, user_namespace, notes) for source, point in trees),
-        *_device_operations(shape, owner),
-        Mount("sysfs", "sys", _SAFE if shape.is_privileged else _SAFE | MS_RDONLY),
-        *([] if shape.is_privileged else _masks()),
+        *(_tree(source, point, ids, user_namespace, notes) for source, point in trees),
+        *_device_operations(shape, ids),
+        _sysfs(shape, ids),
+        *([] if shape.is_privileged else _masks(shape, ids)),
     ]
 
 
-def tree_operations(shape: Shape, disk_fd: int, user_namespace: int, has_cgroup2: bool) -> list[Operation]:
+def tree_operations(shape: Shape, disk_fd: int, ids: IdMap, user_namespace: int, has_cgroup2: bool) -> list[Operation]:
     """Build the root on the job's disk, of what the others have made. After the cgroup namespace was entered."""
+    has_user_marks = not ids.is_mounted
     operations: list[Operation] = [
-        AttachDisk(disk_fd, "disk", user_namespace, shape.is_privileged),
-        Overlay(_layers(shape), "disk/root/upper", "disk/root/work", "root", shape.is_privileged),
+        AttachDisk(disk_fd, "disk", user_namespace, shape.is_privileged, is_mapped=ids.is_mounted),
+        Overlay(_layers(shape), "disk/root/upper", "disk/root/work", "root", shape.is_privileged, has_user_marks),
     ]
     for index, tree in enumerate(shape.host_trees):
         upper, work = f"disk/trees/{index}/upper", f"disk/trees/{index}/work"
-        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}", shape.is_privileged))
+        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}", shape.is_privileged, has_user_marks))
     operations.append(Bind("disk/workspace/upper", "root/workspace"))
     if has_cgroup2:
         operations.append(Mount("cgroup2", "sys/fs/cgroup", _SAFE | MS_RDONLY))
@@ -150,14 +154,29 @@ def _layers(shape: Shape) -> tuple[str, ...]:
     return tuple(f"l{index}" for index in range(len(shape.image_layers)))
 
 
-def _device_operations(shape: Shape, owner: int) -> list[Operation]:
-    own = f"uid={owner},gid={owner}"
+def _tree(source: str, point: str, ids: IdMap, user_namespace: int, notes: list[str]) -> Operation:
+    return MapTree(source, point, user_namespace, notes) if ids.is_mounted else ShowTree(source, point)
+
+
+def _sysfs(shape: Shape, ids: IdMap) -> Operation:
+    """sysfs shows the network namespace, so only its owner may mount it: of the host's network that is host root."""
+    if _shows_hosts_sysfs(shape, ids):
+        return ShowTree("/sys", "sys")
+    return Mount("sysfs", "sys", _SAFE if shape.is_privileged else _SAFE | MS_RDONLY)
+
+
+def _shows_hosts_sysfs(shape: Shape, ids: IdMap) -> bool:
+    return shape.network == "host" and not ids.is_mounted
+
+
+def _device_operations(shape: Shape, ids: IdMap) -> list[Operation]:
+    own = f"uid={ids.first},gid={ids.first}"
     return [
         Mount("tmpfs", "dev", MS_NOSUID | MS_STRICTATIME, f"mode=755,size=64k,{own}"),
-        *(Node(f"dev/{name}", major, minor) for name, major, minor in _DEVICES),
+        *(_device(name, major, minor, ids) for name, major, minor in _DEVICES),
         *(Symlink(f"dev/{name}", to) for name, to in _LINKS),
         *(MakeDirectory(f"dev/{name}") for name in ("pts", "shm", "mqueue")),
-        Mount("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(owner)),
+        Mount("devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, _devpts_options(ids)),
         Mount("tmpfs", "dev/shm", _SAFE, f"mode=1777,size={shape.shm_bytes},{own}"),
         Mount("mqueue", "dev/mqueue", _SAFE),
         *(Node(each.target[1:], each.major, each.minor or 0, _mode(each)) for each in shape.devices),
@@ -170,12 +189,19 @@ def _mode(device: Device) -> int:
     return kind | (0o440 if "r" in device.permissions else 0) | (0o220 if "w" in device.permissions else 0)
 
 
-def _devpts_options(owner: int) -> str:
-    return f"newinstance,ptmxmode=0666,mode=0620,gid={owner + _TTY_GROUP}"
+def _device(name: str, major: int, minor: int, ids: IdMap) -> Operation:
+    return Node(f"dev/{name}", major, minor) if ids.is_mounted else HostDevice(f"dev/{name}", f"/dev/{name}")
 
 
-def _masks() -> list[Operation]:
+def _devpts_options(ids: IdMap) -> str:
+    group = "" if ids.is_single else f",gid={ids.first + _TTY_GROUP}"
+    return f"newinstance,ptmxmode=0666,mode=0620{group}"
+
+
+def _masks(shape: Shape, ids: IdMap) -> list[Operation]:
     masked = [*_MASKED, *_thermal_throttles()]
+    if _shows_hosts_sysfs(shape, ids):
+        masked.append("sys/fs/cgroup")  # mounted there, which a sysfs of one's own does not show
     empty = Mount("tmpfs", "empty", _SAFE | MS_RDONLY, "size=4k,mode=755")
     return [empty, *(Mask(path, "dev/null", "empty") for path in masked)]
 

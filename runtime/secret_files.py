@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dayfly.runtime import syscalls
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.shape import Secret
 from dayfly.runtime.targets import open_target
 from dayfly.runtime.users import Identity
@@ -26,7 +27,7 @@ class GiveSecretFiles:
 
     secrets: tuple[Secret, ...]
     values: Mapping[str, bytes]
-    first_id: int
+    ids: IdMap
     user: Identity
 
     def describe(self) -> str:
@@ -48,7 +49,7 @@ class GiveSecretFiles:
 
     def _make(self) -> int:
         options = {"mode": "0755", "size": "1m", "nr_inodes": "128"}
-        options |= {"uid": str(self.first_id), "gid": str(self.first_id)}
+        options |= {"uid": str(self.ids.first), "gid": str(self.ids.first)}
         context = syscalls.fsopen("tmpfs")
         try:
             for name, value in options.items():
@@ -64,7 +65,7 @@ class GiveSecretFiles:
         fd = os.open(secret.name, _NEW, 0o600, dir_fd=filesystem)
         try:
             os.write(fd, self.values[secret.name])
-            os.fchown(fd, self.first_id + self.user.uid, self.first_id + self.user.gid)
+            os.fchown(fd, self.ids.first + self.user.uid, self.ids.first + self.user.gid)
             os.fchmod(fd, secret.mode)
         finally:
             os.close(fd)

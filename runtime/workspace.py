@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
 from dayfly.runtime.copytree import copy_tree
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_mapped, open_source, owner_mapping
-from dayfly.runtime.idrange import RANGE_SIZE
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_owned, open_source
+from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Overlay
 from dayfly.runtime.shape import Workspace
 from dayfly.runtime.users import Identity
 
 _LOWER, _UPPER = "dir", "disk/workspace/upper"
-_OVERLAY = Overlay((_LOWER,), _UPPER, "disk/workspace/work", "root/workspace")
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NOBODY = 65534
 
@@ -30,14 +29,14 @@ _NOBODY = 65534
 class OwnWorkspace:
     """Give the empty /workspace to the job's user. It was made ahead, before that user was known."""
 
-    first_id: int
+    ids: IdMap
     user: Identity
 
     def describe(self) -> str:
         return "give the empty /workspace to the job's user"
 
     def apply(self) -> None:
-        os.chown(_UPPER, self.first_id + self.user.uid, self.first_id + self.user.gid)
+        os.chown(_UPPER, self.ids.first + self.user.uid, self.ids.first + self.user.gid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class GiveWorkspace:
     """
 
     workspace: Workspace
-    first_id: int
+    ids: IdMap
     user: Identity
     namespaces: Namespaces
     notes: list[str]
@@ -63,9 +62,8 @@ class GiveWorkspace:
             facts = os.fstat(fd)
             self._check(facts)
             groups = _groups(facts, self.user.gid)
-            with owner_mapping(fd, self.first_id, self.user, self.namespaces, groups) as mapping:
-                is_mapped = attach_mapped(fd, _LOWER, syscalls.MOUNT_ATTR_RDONLY, mapping)
-            if is_mapped:
+            read_only = syscalls.MOUNT_ATTR_RDONLY
+            if attach_owned(fd, _LOWER, read_only, self.ids, self.user, self.namespaces, groups):
                 self._overlay()
             else:
                 self._copy(fd)
@@ -86,7 +84,8 @@ class GiveWorkspace:
         parents = self._hide_ignored()
         for path in (".", *parents):
             self._take_after(path)
-        _OVERLAY.apply()
+        has_user_marks = not self.ids.is_mounted
+        Overlay((_LOWER,), _UPPER, "disk/workspace/work", "root/workspace", has_user_marks).apply()
 
     def _hide_ignored(self) -> set[str]:
         """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path.
@@ -117,11 +116,12 @@ class GiveWorkspace:
 
     def _seen_as(self, owner: int) -> int:
         """An id as it comes out of the mapping, and nobody's where that has no place for it."""
-        return owner if 0 <= owner - self.first_id < RANGE_SIZE else self.first_id + _NOBODY
+        nobody = self.ids.first + min(_NOBODY, self.ids.size - 1)
+        return owner if 0 <= owner - self.ids.first < self.ids.size else nobody
 
     def _copy(self, fd: int) -> None:
         """The upper is bound at /workspace already (rootfs.py), so a copy in it needs no overlay."""
-        owner = (self.first_id + self.user.uid, self.first_id + self.user.gid)
+        owner = (self.ids.first + self.user.uid, self.ids.first + self.user.gid)
         source = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
         try:
             unread = copy_tree(source, _UPPER, owner, frozenset(self.workspace.hidden))

@@ -22,6 +22,7 @@ from dayfly.queue.foreign import Intake
 from dayfly.queue.logs import LogStream
 from dayfly.queue.reaper import Reaper
 from dayfly.queue.wakeup import Kind, Wakeup
+from dayfly.runtime import user_namespace
 from dayfly.runtime.cgroups.hierarchy import open_hierarchy
 from dayfly.runtime.directory_disk import why_unlimited
 from dayfly.runtime.images.store import ImageStore
@@ -30,7 +31,7 @@ from dayfly.worker.adoption import adopt
 from dayfly.worker.capacity import open_ledger
 from dayfly.worker.exit import NAME as EXIT
 from dayfly.worker.finishing import Finisher
-from dayfly.worker.host import host_id, need_root
+from dayfly.worker.host import host_id
 from dayfly.worker.housekeeping import Housekeeping
 from dayfly.worker.keyring import trusted_keys
 from dayfly.worker.launcher_client import Launcher
@@ -60,7 +61,7 @@ def serve(settings: WorkerSettings, told: int) -> bool:
     Raises DayflyError.
     """
     events.configure()
-    need_root()
+    user_namespace.enter()
     places = Places(settings.home)
     places.make()
     with places.held(), Agent(settings, places, told) as agent:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container
-from dayfly.runtime.directory_disk import UNLIMITED, DirectoryDisk
+from dayfly.runtime.directory_disk import DirectoryDisk
 from dayfly.runtime.init_process import End
 from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import fields_of
@@ -28,6 +28,7 @@ from dayfly.worker.supervision import Outcome
 if TYPE_CHECKING:
     from dayfly.worker.masking import Masker
 
+_Number = TypeVar("_Number", int, float)
 _COLLECT_SECONDS = 600.0
 _BIGGEST = 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -75,7 +76,7 @@ class Ending:
             "oom": self._oom(usage),
             "disk": disk,
             "pressure": self._container.pressure(),
-            "warnings": (*self._notes(), *collected.warnings, *self._keep(outcome.end)),
+            "warnings": (*self._container.notes, *collected.warnings, *self._keep(outcome.end)),
             "artifacts": collected.artifacts,
             "log": self._log_size(outcome),
             "effective": fields_of(self._container.effective),
@@ -89,23 +90,18 @@ class Ending:
         except HostError as error:
             self._directory.write_exit(**_shortened(facts, error))
 
-    def _notes(self) -> tuple[str, ...]:
-        """What the result should say of the container."""
-        is_unlimited = isinstance(self._container.disk, DirectoryDisk)
-        return (*self._container.init.notes, UNLIMITED) if is_unlimited else self._container.init.notes
-
     def _timings(self, outcome: Outcome) -> Timings:
         return Timings(self._image_ready_at, outcome.started_at, outcome.finished_at, time.time())
 
     def _usage(self, disk: Disk, end: End) -> Usage:
         reading = self._container.usage()
         return Usage(
-            cpu_user_seconds=reading.cpu_user_seconds,
-            cpu_system_seconds=reading.cpu_system_seconds,
+            cpu_user_seconds=_first(reading.cpu_user_seconds, end.cpu_user_seconds),
+            cpu_system_seconds=_first(reading.cpu_system_seconds, end.cpu_system_seconds),
             cpu_throttled_seconds=reading.cpu_throttled_seconds,
             memory_peak_bytes=reading.memory_peak_bytes,
-            io_read_bytes=end.io_read_bytes if reading.io_read_bytes is None else reading.io_read_bytes,
-            io_written_bytes=end.io_written_bytes if reading.io_written_bytes is None else reading.io_written_bytes,
+            io_read_bytes=_first(reading.io_read_bytes, end.io_read_bytes),
+            io_written_bytes=_first(reading.io_written_bytes, end.io_written_bytes),
             pids_peak=reading.pids_peak,
             disk_used_bytes=disk.used_bytes,
         )
@@ -218,6 +214,11 @@ def _open(stack: ExitStack, path: str, below_fd: int | None, warnings: list[str]
         return None
     stack.callback(os.close, fd)
     return fd
+
+
+def _first(*readings: _Number | None) -> _Number | None:
+    """The first that there is: of the control group, or of the processes that were reaped."""
+    return next((each for each in readings if each is not None), None)
 
 
 def _shortened(facts: dict[str, Any], error: HostError) -> dict[str, Any]:

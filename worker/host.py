@@ -1,11 +1,8 @@
-"""Which host this is, since when it runs, by the files in which the system says so, and whether we may serve on it."""
+"""Which host this is, and since when it runs, by the files in which the system says so."""
 
 import functools
 import hashlib
-import os
 import socket
-
-from dayfly.jobs.errors import Unsupported
 
 
 @functools.cache
@@ -24,16 +21,6 @@ def host_id() -> str:
 def boot_id() -> str:
     """Differs after every boot: what was running before it is dead, whatever a pid or a file says."""
     return _read("/proc/sys/kernel/random/boot_id")
-
-
-def need_root() -> None:
-    """Raises `Unsupported` for anybody else: nothing can be isolated without it in this version."""
-    if os.geteuid() != 0:
-        raise Unsupported(
-            "serve jobs",
-            reason=f"uid {os.geteuid()} is not root, and without it this version cannot isolate a job",
-            remedy="run the worker as root; to submit jobs, only DAYFLY_URL is needed",
-        )
 
 
 def _read(path: str) -> str:

@@ -18,6 +18,7 @@ from dayfly.jobs.signals import parse_signal
 from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec, Network
 from dayfly.runtime.bundle import path_of
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
+from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.ignore import ignored
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
@@ -51,6 +52,9 @@ class Planner:
         self._hierarchy = hierarchy
         self._why_unlimited = why_unlimited
         self._has_swap_limit = not unenforceable(hierarchy, Quotas(memory_bytes=1 << 30, swap_bytes=1))
+        ids = own_id_map()
+        self._has_one_id = ids is not None and ids.is_single
+        self._has_other_ids = ids is not None and not ids.is_single
         self._cannot = unenforceable(hierarchy, Quotas(cpus=1.0, memory_bytes=1 << 30, pids=1))
 
     def plan(self, spec: JobSpec, image: Image, identity: Identity, stdin: str | None) -> ContainerPlan:
@@ -141,11 +145,14 @@ class Planner:
         return None if field in self._cannot else value
 
     def _process(self, spec: JobSpec, image: Image, identity: Identity, stdin: str | None) -> Process:
+        user = spec.user if spec.user is not None else image.config.user
+        if self._has_one_id and user not in ("", "0", "root", "0:0"):
+            raise SpecError("user", f"this worker's user has no ids for {user}: apt-get install uidmap, see subuid(5)")
         return Process(
             argv=_argv(spec, image),
             env=_environment(spec, image, identity),
             cwd=_directory(spec, image),
-            user=spec.user if spec.user is not None else image.config.user,
+            user=user,
             stdin=stdin,
         )
 
@@ -153,6 +160,8 @@ class Planner:
         mount = spec.mounts[number]
         path = f"mounts[{number}].source"
         source = self._allowed(path, mount.source, self._settings.allow.mounts, "mounts")
+        if mount.writable and self._has_other_ids and not os.stat(source).st_mode & stat.S_IWOTH:
+            raise SpecError(f"mounts[{number}].writable", f"{source} is not writable for others, {_OTHER_IDS}")
         return Mount(source=source, target=mount.target, writable=mount.writable)
 
     def _workspace(self, spec: JobSpec) -> Workspace | None:
@@ -187,6 +196,9 @@ class Planner:
         raise SpecError(path, f"the operator of this worker does not allow {real} ([allow] {key})")
 
 
+_OTHER_IDS = (
+    "and a rootless worker's jobs have other ids than its user: chmod o+w, or take what they write as artifacts"
+)
 _LIMIT_NAMES = {
     "cpus": "limits.cpus",
     "cpu_burst_us": "limits.cpu_burst",

@@ -1,4 +1,4 @@
-"""The control groups of this host behind one small interface, whichever version they have.
+"""The control groups of this host behind one small interface, whichever version they have, or none (absent.py).
 
 `open_hierarchy` looks once per process; what it returns is used by every keeper forked afterwards. Version 1 is taken
 where its mounts have the controllers (on a hybrid host version 2 is an empty tree beside them), else version 2.
@@ -6,25 +6,38 @@ where its mounts have the controllers (on a hybrid host version 2 is an empty tr
 
 import os
 
-from dayfly.jobs.errors import Unsupported
-from dayfly.runtime.cgroups import delegation, mounts, v1, v2
+from dayfly.jobs.errors import HostError, Unsupported
+from dayfly.runtime.cgroups import absent, delegation, mounts, v1, v2
+from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.shape import Quotas
 
-Hierarchy = v1.Hierarchy | v2.Hierarchy
-Cgroup = v1.Cgroup | v2.Cgroup
+Hierarchy = v1.Hierarchy | v2.Hierarchy | absent.Hierarchy
+Cgroup = v1.Cgroup | v2.Cgroup | absent.Cgroup
 
+_ROOTLESS = "run the worker as root, or on a host with version 2 and systemd, which delegates them to users"
 _NEEDED = ("cpu", "memory", "pids")
 
 
 def open_hierarchy(tag: str) -> Hierarchy:
     """The place of our jobs' groups, `dayfly-<tag>`, made if need be.
 
-    Raises `Unsupported` when there are no control groups for us at all, `HostError` when they cannot be set up. What is
-    partly missing is in the hierarchy's `lacking`.
+    Raises `Unsupported` when there are no control groups for us at all, `HostError` when they cannot be set up; a
+    rootless worker goes on without. What is missing is in the hierarchy's `lacking`.
     """
+    try:
+        return _open(tag)
+    except HostError as error:
+        if own_id_map() is None:
+            raise
+        return absent.Hierarchy(str(error))
+
+
+def _open(tag: str) -> Hierarchy:
     mounted = mounts.cgroup_mounts(mounts.read_text("/proc/self/mountinfo"))
     by_controller = {name: each.path for each in reversed(mounted) for name in each.controllers}
     if any(name in by_controller for name in _NEEDED):
+        if own_id_map() is not None:
+            raise Unsupported("limit jobs", reason="control groups of version 1 are host root's", remedy=_ROOTLESS)
         return v1.Hierarchy(tag, by_controller)
     unified = next((each.path for each in mounted if each.version == 2), None)
     if unified is None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from dayfly.runtime.images.owners import keeps_capabilities, on_disk
+
 NOBODY = 65534
 MAX_ID = 65535  # a job's id range holds 65536 ids; a file of another would have no owner inside
 _PAX_XATTR = "SCHILY.xattr."
@@ -45,15 +47,16 @@ class Attributes:
 
     def apply(self, fd: int) -> None:
         """Set everything on an open file or directory. The order matters: chown clears setuid bits and capabilities."""
-        os.fchown(fd, self.uid, self.gid)
+        os.fchown(fd, *on_disk(self.uid, self.gid))
         os.fchmod(fd, self.mode)
         for name, value in self.xattrs.items():
-            os.setxattr(fd, name, value)
+            if name != _CAPABILITY or keeps_capabilities():
+                os.setxattr(fd, name, value)
         os.utime(fd, ns=(self.mtime_ns, self.mtime_ns))
 
     def apply_to_link(self, name: bytes, parent: int) -> None:
         """Set owner and time of a symlink, which has no mode and no extended attributes of ours."""
-        os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+        os.chown(name, *on_disk(self.uid, self.gid), dir_fd=parent, follow_symlinks=False)
         os.utime(name, ns=(self.mtime_ns, self.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
 

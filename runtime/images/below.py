@@ -10,9 +10,8 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dayfly.runtime.images.owners import opaque_mark
 from dayfly.runtime.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
-
-OPAQUE = "trusted.overlay.opaque"
 
 Path = tuple[bytes, ...]
 
@@ -90,7 +89,7 @@ def open_directory(fd: int, path: bytes) -> int:
 def _is_opaque(fd: int, path: bytes) -> bool:
     directory = open_directory(fd, path)
     try:
-        return os.getxattr(directory, OPAQUE) == b"y"
+        return os.getxattr(directory, opaque_mark()) == b"y"
     except OSError:  # no such attribute
         return False
     finally:

@@ -19,6 +19,7 @@ from dayfly.runtime.images.attributes import MAX_ID
 from dayfly.runtime.images.hostetc import walk_etc
 from dayfly.runtime.images.image import DEFAULT_PATH, Image, ImageConfig
 from dayfly.runtime.images.layers import Layer, Layers
+from dayfly.runtime.images.owners import in_image, made_by_root
 from dayfly.runtime.images.reference import HOST
 
 _VERSION = 1
@@ -117,7 +118,8 @@ class HostImage:
     def _make(self) -> _Skeleton:
         with self._layers.stage() as stage:
             builder = _Builder(stage.make(_PENDING), self._host)
-            builder.build()
+            with made_by_root():
+                builder.build()
             digest = builder.digest
             layer = "sha256:" + hashlib.sha256(f"{digest} {self._boot_id}".encode()).hexdigest()
             stage.describe(_PENDING, Layer(builder.size_bytes, builder.entries))
@@ -220,8 +222,9 @@ class _Builder:
 
     def _keep_owner_and_time(self, path: str, status: os.stat_result) -> None:
         target = f"{self._tree}/{path}"
-        if max(status.st_uid, status.st_gid) <= MAX_ID and (status.st_uid or status.st_gid):
-            os.chown(target, status.st_uid, status.st_gid)
+        uid, gid = in_image(status)
+        if max(uid, gid) <= MAX_ID and (uid or gid):
+            os.chown(target, uid, gid)
             os.chmod(target, stat.S_IMODE(os.lstat(target).st_mode))
         os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
 

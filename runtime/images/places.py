@@ -11,7 +11,8 @@ import stat
 
 from dayfly.jobs.errors import ImageError
 from dayfly.runtime.images.attributes import Attributes
-from dayfly.runtime.images.below import OPAQUE, Below, Found, Path, is_whiteout, open_directory
+from dayfly.runtime.images.below import Below, Found, Path, is_whiteout, open_directory
+from dayfly.runtime.images.owners import opaque_mark
 
 _MAX_LINKS = 40  # as the kernel has it
 _MAX_PATH_BYTES = 4095
@@ -129,6 +130,6 @@ def set_opaque(fd: int, name: bytes) -> None:
     """Mark a directory as hiding what the layers below have at its place."""
     directory = open_directory(fd, name)
     try:
-        os.setxattr(directory, OPAQUE, b"y")
+        os.setxattr(directory, opaque_mark(), b"y")
     finally:
         os.close(directory)

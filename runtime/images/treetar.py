@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from dayfly.jobs.errors import ImageError
 from dayfly.runtime.images.attributes import is_wanted
+from dayfly.runtime.images.owners import in_image
 from dayfly.runtime.images.streams import CHUNK_BYTES, Progress
 
 _BLOCK = 512
@@ -115,7 +116,7 @@ class TreeTar:
         entry.linkname = link
         entry.size = status.st_size if entry.type == tarfile.REGTYPE else 0
         entry.mode = stat.S_IMODE(status.st_mode)
-        entry.uid, entry.gid = status.st_uid, status.st_gid
+        entry.uid, entry.gid = in_image(status)
         seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
         entry.mtime = seconds
         if seconds < 0:  # the header has no sign; the reader takes the fraction with the sign of the whole

@@ -22,6 +22,7 @@ from dayfly.jobs.errors import ImageError
 from dayfly.runtime.images.attributes import Attributes
 from dayfly.runtime.images.below import Below, Path, is_whiteout, open_directory
 from dayfly.runtime.images.budget import Budget
+from dayfly.runtime.images.owners import made_by_root, on_disk
 from dayfly.runtime.images.places import Places, clean, set_opaque
 from dayfly.runtime.images.streams import CHUNK_BYTES, Archive
 
@@ -43,7 +44,11 @@ class Contents:
 
 def unpack(archive: Archive, root_fd: int, below: Below, budget: Budget, source: str) -> Contents:
     """Unpack the whole archive into the empty directory `root_fd`; `source` names it in errors. Raises ImageError."""
-    layer = _Layer(root_fd, below, budget, source)
+    with made_by_root():
+        return _unpack(archive, _Layer(root_fd, below, budget, source), source)
+
+
+def _unpack(archive: Archive, layer: "_Layer", source: str) -> Contents:
     try:
         for entry in _entries(archive, source):
             layer.add(entry, archive)
@@ -199,7 +204,7 @@ class _Layer:
         self._remove(parent, path)
         os.mkfifo(path[-1], 0o600, dir_fd=parent)
         attributes = self._attributes(entry)
-        os.chown(path[-1], attributes.uid, attributes.gid, dir_fd=parent)
+        os.chown(path[-1], *on_disk(attributes.uid, attributes.gid), dir_fd=parent)
         os.chmod(path[-1], attributes.mode, dir_fd=parent)
         os.utime(path[-1], ns=(attributes.mtime_ns, attributes.mtime_ns), dir_fd=parent)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dayfly import doctor_disk, doctor_kernel, doctor_keys, doctor_queue
+from dayfly import doctor_disk, doctor_kernel, doctor_keys, doctor_queue, doctor_rootless
 from dayfly.config import Settings, home_directory
 from dayfly.doctor_check import Check, missing, ok, warning
 from dayfly.jobs.errors import DayflyError
@@ -24,10 +24,14 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Every check, in the order in which somebody would mend them. None raises."""
     home = home_directory(settings)
     yield _kernel()
-    yield _rights()
+    is_root = os.geteuid() == 0
+    yield ok("rights", "root") if is_root else doctor_rootless.rights()
     yield doctor_kernel.namespaces()
     yield doctor_kernel.overlay()
-    yield doctor_kernel.idmapped_mounts("/usr")
+    if is_root:
+        yield doctor_kernel.idmapped_mounts("/usr")
+    else:
+        yield from doctor_rootless.examine(home)
     yield from _cgroups()
     yield from doctor_disk.examine(home)
     yield _seccomp()
@@ -51,12 +55,6 @@ def _kernel() -> Check:
     return ok("kernel", text)
 
 
-def _rights() -> Check:
-    if os.geteuid() == 0:
-        return ok("rights", "root")
-    return missing("rights", f"uid {os.geteuid()}", "run the worker as root; as a client, set DAYFLY_URL")
-
-
 def _cgroups() -> Iterator[Check]:
     from dayfly.runtime.cgroups.hierarchy import open_hierarchy
 
@@ -67,6 +65,10 @@ def _cgroups() -> Iterator[Check]:
         return
     except OSError as error:
         yield missing("control groups", f"{error.filename}: {error.strerror}", "run as root, or with Delegate=yes")
+        return
+    if not hierarchy.version:
+        why = hierarchy.lacking["memory"]
+        yield warning("control groups", why, "jobs that state limits are refused, others run without any")
         return
     description = hierarchy.describe()
     directories = description["directories"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from dayfly import doctor_kernel
 from dayfly.doctor_check import Check, missing, ok, warning
 from dayfly.jobs.errors import DayflyError
+from dayfly.runtime.idrange import own_id_map
 
 _NEEDED = "jobs that state limits.disk are refused, others run without a limit"
 
@@ -19,7 +20,7 @@ def examine(home: Path) -> Iterator[Check]:
         with tempfile.TemporaryDirectory(prefix="dayfly-doctor-", dir=there) as scratch:
             fault = _fault(scratch)
             yield _limits(fault)
-            if fault is not None:
+            if fault is not None and own_id_map() is None:
                 yield _without_limit(there, scratch)
     except OSError as error:
         yield missing("disk limits", f"{there}: {error.strerror}", "run as root, or set DAYFLY_HOME elsewhere")
@@ -37,6 +38,8 @@ def _fault(scratch: str) -> DayflyError | None:
 def _limits(fault: DayflyError | None) -> Check:
     if fault is None:
         return ok("disk limits", "an ext4 of a job's own can be made, attached and mounted")
+    if own_id_map() is not None:
+        return warning("disk limits", "an ext4 of a job's own can be mounted by root alone", _NEEDED)
     return missing("disk limits", fault.message, f"{fault.remedy}: {_NEEDED}" if fault.remedy else _NEEDED)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dayfly.doctor_check import Check, missing, ok, warning
 from dayfly.runtime import syscalls
+from dayfly.runtime.user_namespace_limits import what_forbids
 
 _ALL = (
     syscalls.CLONE_NEWUSER
@@ -20,14 +21,14 @@ _ALL = (
 
 
 def namespaces() -> Check:
-    fault = _in_child(lambda: syscalls.unshare(_ALL))
+    fault = in_child(lambda: syscalls.unshare(_ALL))
     if fault is None:
         return ok("namespaces", "user mnt pid net ipc uts cgroup")
     return missing("namespaces", f"unshare: {fault}", _namespace_remedy())
 
 
 def overlay() -> Check:
-    fault = _in_child(_try_overlay)
+    fault = in_child(lambda: overlay_in(_private_tmpfs()))
     if fault is None:
         return ok("overlay", "copy-on-write roots can be made")
     return missing("overlay", fault, "modprobe overlay; run as root and outside an unprivileged container")
@@ -42,22 +43,19 @@ def idmapped_mounts(path: str) -> Check:
 
 def fault_of_idmap(path: str) -> str | None:
     """Why a directory cannot be mounted with mapped owners; None when it can."""
-    return _in_child(lambda: _try_idmap(path))
+    return in_child(lambda: _try_idmap(path))
+
+
+def overlay_in(scratch: str, *more: str) -> None:
+    """Mount an overlay in `scratch`, at `merged`, with `more` options; its lower layer has the directory `of_lower`."""
+    for name in ("lower", "lower/of_lower", "upper", "work", "merged"):
+        os.mkdir(f"{scratch}/{name}")
+    places = (f"lowerdir={scratch}/lower", f"upperdir={scratch}/upper", f"workdir={scratch}/work")
+    syscalls.mount("overlay", f"{scratch}/merged", "overlay", 0, ",".join((*places, *more)))
 
 
 def _namespace_remedy() -> str:
-    limit = Path("/proc/sys/user/max_user_namespaces")
-    if limit.exists() and limit.read_text().strip() == "0":
-        return f"sysctl user.max_user_namespaces=15000 ({limit} is 0)"
-    return "run as root, outside a container that filters unshare"
-
-
-def _try_overlay() -> None:
-    scratch = _private_tmpfs()
-    for name in ("lower", "upper", "work", "merged"):
-        os.mkdir(f"{scratch}/{name}")
-    options = f"lowerdir={scratch}/lower,upperdir={scratch}/upper,workdir={scratch}/work"
-    syscalls.mount("overlay", f"{scratch}/merged", "overlay", 0, options)
+    return what_forbids() or "run as root, outside a container that filters unshare"
 
 
 def _try_idmap(path: str) -> None:
@@ -99,7 +97,7 @@ def _mapped_user_namespace() -> int:
         os.waitpid(child, 0)
 
 
-def _in_child(probe: Callable[[], None]) -> str | None:
+def in_child(probe: Callable[[], None]) -> str | None:
     """Run `probe` in a child; None when it succeeded, else why not."""
     read_end, write_end = os.pipe()
     child = os.fork()

@@ -57,7 +57,6 @@ class Stack:
 
     def ensure(self) -> None:
         """Make the stack run. Raises DayflyError where that is impossible."""
-        _need_root()
         self._make_directories()
         self._hold()
         if self.is_up():
@@ -199,19 +198,12 @@ class Stack:
                 self.socket.parent.rmdir()
 
 
-def _need_root() -> None:
-    if os.geteuid() != 0:
-        raise DayflyError(
-            "no Redis is configured, and the embedded worker needs root: without it this version cannot isolate a job",
-            remedy="set DAYFLY_URL=redis://HOST to a Redis that a worker serves, or run dayfly as root",
-        )
-
-
 def _socket_path(home: Path) -> Path:
     near = home / "run" / "valkey.sock"
     if len(os.fsencode(near)) <= _LONGEST_SOCKET_PATH:
         return near
-    return Path("/run") / f"dayfly-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}" / "valkey.sock"
+    above = Path("/run" if os.geteuid() == 0 else "/tmp")  # to be made there by nobody else, see _make_private
+    return above / f"dayfly-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}" / "valkey.sock"
 
 
 def _make_private(directory: Path) -> None:

@@ -187,6 +187,7 @@ tell(sorted(path for top in ("/proc", "/sys") for path in files(top) if opens(pa
         tally.judge_alone(held=held == [], closed="files of /proc that all may write (no psi here)", seen=(held, bit))
 
 
+@pytest.mark.host_root("its control needs host root, so that there is nothing to bite")
 def test_k7_the_kernel_cannot_be_changed(attack: Attack, tally: Any) -> None:
     """Nothing of /proc/sys, sysrq-trigger and /sys opens for writing; host root without read-only mounts opens it."""
     paths = (
@@ -250,6 +251,7 @@ def test_k9_other_processes_do_not_exist(attack: Attack, tally: Any, prelude: st
     )
 
 
+@pytest.mark.host_root("its control needs host root, so that there is nothing to bite")
 def test_k10_no_shared_memory_or_abstract_socket_of_the_host(attack: Attack, tally: Any) -> None:
     """CVE-2020-15257: SysV segments and abstract sockets of the host are not there in the job's own namespaces."""
     program = """
@@ -283,6 +285,7 @@ def _segment() -> Iterator[int]:
         libc.shmctl(segment, remove, None)
 
 
+@pytest.mark.host_root("a layer with a device node cannot even be made there")
 def test_k11_device_nodes_are_not_made_and_do_not_work(attack: Attack, tally: Any, tmp_path: Path, shape: Any) -> None:
     """mknod is EPERM (but for overlay's whiteout), and a node that an image brings along does not open."""
     layer = tmp_path / "layer"

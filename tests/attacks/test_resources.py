@@ -34,6 +34,7 @@ print(json.dumps(made))
 """
 
 
+@pytest.mark.limits
 def test_d1_a_fork_bomb_meets_its_limit(attack: Attack, tally: Any, shape: Shape) -> None:
     """pids.max stops it at 64; without the limit the same program has its 300."""
     held = attack(_FORKS)
@@ -45,6 +46,7 @@ _HEAP = "bytearray(300 << 20)"
 _SHM = "store = open('/dev/shm/fill', 'wb'); [store.write(bytes(1 << 20)) for _ in range(300)]"
 
 
+@pytest.mark.limits
 @pytest.mark.parametrize("program", [_HEAP, _SHM], ids=["heap", "shm"])
 def test_d2_memory_and_shared_memory_meet_their_limit(run: Run, tally: Any, program: str) -> None:
     """300 MiB in a job of 200 are its end, be it heap or /dev/shm; in one of 800 they fit."""
@@ -70,6 +72,7 @@ print(json.dumps(time.process_time() - cpu))
 """
 
 
+@pytest.mark.limits
 def test_d3_a_busy_loop_has_its_share(attack: Attack, tally: Any, shape: Shape) -> None:
     """A quota of 0.05 cpus is 0.05 seconds a second, and one period's more; without it there is more to be had."""
     held = attack(_BUSY, quotas=replace(shape.quotas, cpus=0.05))
@@ -90,6 +93,7 @@ print(json.dumps(made))
 """
 
 
+@pytest.mark.host_root("a disk is a directory there, without a limit")
 def test_d4_a_million_empty_files_meet_the_disks_inodes(attack: Attack, tally: Any) -> None:
     """A disk of 64 MiB has some 8,000 inodes, and they are the job's own; a disk of 512 MiB has more than enough."""
     held, bit = attack(_INODES), attack(_INODES, disk_bytes=512 << 20)

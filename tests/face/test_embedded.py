@@ -1,6 +1,5 @@
 """The embedded stack: started once, healed whatever died, ended without a trace."""
 
-import contextlib
 import os
 import select
 import signal
@@ -151,17 +150,3 @@ def test_another_users_home_is_refused(home: Path) -> None:
     os.chown(home, 12345, 12345)
     with pytest.raises(DayflyError, match="belongs to uid 12345"):
         Stack(home).ensure()
-
-
-def test_without_root_it_says_what_is_needed(home: Path) -> None:
-    """Without root and without a URL nothing is run unprotected; the message says what to do."""
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os.setuid(12345)
-            try:
-                Stack(home).ensure()
-            except DayflyError as error:
-                os._exit(0 if "needs root" in str(error) and "DAYFLY_URL" in str(error) else 1)
-        os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -12,6 +12,7 @@ import pytest
 
 GUEST = Path(__file__).parent / "run"
 _TESTS = ("tests/runtime/cgroups", "tests/runtime/container", "tests/attacks")
+_ROOTLESS = "(not_limited or apart or sigkill) and not one_id"
 _FAULTS = "tests/end_to_end/test_poor_hosts.py"
 
 
@@ -30,6 +31,13 @@ def test_faults_of_a_kernel_without_overlay_are_said(need_tool: Callable[[str], 
         need_tool, tmp_path, (_FAULTS, "-k", "kernel_without_overlay"), DAYFLY_GUEST_WITHOUT="overlay"
     )
     assert " skipped" not in said, said[-8000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_user_with_delegated_groups_has_limits(need_tool: Callable[[str], str], tmp_path: Path) -> None:
+    """Version 2 has what version 1 cannot give to a user: a job of a rootless worker gets the limits that it states."""
+    _pass_in_guest(need_tool, tmp_path, ("tests/rootless/test_user.py", "-k", _ROOTLESS))
 
 
 def _pass_in_guest(

@@ -32,8 +32,16 @@ pytestmark = pytest.mark.kernel
         ({"command": ["/etc/passwd"]}, Outcome.FAILED, 126),
         ({"script": "sleep 60", "timeout": 1}, Outcome.TIMED_OUT, None),
         ({"script": "trap '' TERM; sleep 60", "timeout": 1, "stop_grace": 1}, Outcome.TIMED_OUT, None),
-        ({"script": "head -c 40M /dev/zero > x", "limits": {"disk": "8M"}}, Outcome.DISK_FULL, 1),
-        ({"command": ["tail", "/dev/zero"], "limits": {"memory": "40M"}}, Outcome.OUT_OF_MEMORY, None),
+        pytest.param(
+            {"script": "head -c 40M /dev/zero > x", "limits": {"disk": "8M"}},
+            *(Outcome.DISK_FULL, 1),
+            marks=pytest.mark.host_root("a disk is a directory there, without a limit"),
+        ),
+        pytest.param(
+            {"command": ["tail", "/dev/zero"], "limits": {"memory": "40M"}},
+            *(Outcome.OUT_OF_MEMORY, None),
+            marks=pytest.mark.limits,
+        ),
         ({"image": "no-such-image", "command": ["x"]}, Outcome.REJECTED, None),
         ({"script": "true", "limits": {"io": [{"device": "/dev/null", "read_bps": 1}]}}, Outcome.REJECTED, None),
     ],
@@ -64,6 +72,7 @@ def test_a_job_that_names_nothing_to_run_is_rejected(worker, queue):
     assert "command: is missing: the image host has no command of its own" in result.message
 
 
+@pytest.mark.host_root("a disk is a directory there, which is not kept and has no io of its own")
 def test_a_limit_of_io_holds_the_jobs_writes_to_its_own_disk(worker, queue):
     """A write that the limit makes last for hours does not end, and the job that waits for it can be stopped."""
     worker.start()
@@ -74,6 +83,7 @@ def test_a_limit_of_io_holds_the_jobs_writes_to_its_own_disk(worker, queue):
     assert queue.result(slow).outcome is Outcome.TIMED_OUT
 
 
+@pytest.mark.limits
 def test_a_result_tells_the_whole_story(worker, queue, tmp_path):
     """Log in order, artifacts byte for byte, usage, limits, timings and attempts are all there."""
     worker.start()
@@ -210,6 +220,7 @@ def test_a_job_is_tried_again_as_its_policy_says(worker, queue):
     assert whole == queue.log(job_id) == b"1\n2\n3\n"
 
 
+@pytest.mark.host_root("a disk is a directory there, which is not kept and has no io of its own")
 @pytest.mark.parametrize(("keep", "exit_code"), [("always", 0), ("failed", 3)])
 def test_what_a_job_wants_kept_stays_with_its_disk(worker, queue, tmp_path, keep, exit_code):
     """The result names the directory: record, log and end are in it, and the disk can be mounted."""
@@ -222,6 +233,7 @@ def test_what_a_job_wants_kept_stays_with_its_disk(worker, queue, tmp_path, keep
     assert _cat(f"{result.kept}/disk.ext4", "workspace/upper/made") == "written\n"
 
 
+@pytest.mark.host_root("a disk is a directory there, which is not kept and has no io of its own")
 def test_each_attempt_that_failed_is_kept_apart(worker, queue):
     """A job that is tried again leaves the directory of every attempt that `keep` wants, and not the last one's."""
     worker.start()
@@ -297,6 +309,7 @@ def test_two_agents_never_share_a_home(worker, queue):
     worker.process = first
 
 
+@pytest.mark.limits
 def test_a_host_is_never_overcommitted_and_a_large_job_gets_its_turn(worker, queue, tmp_path):
     """Of jobs of 3, 1 and 2 cpus on 4 never more than 4 run at once, and the large one is not passed by for ever."""
     worker.fields.update(cpus=4.0, slots=4, memory_bytes=1 << 30)

@@ -27,6 +27,7 @@ def test_a_job_that_was_stopped_is_a_failure_though_it_left_with_0(worker, queue
     assert [each.path for each in result.artifacts] == paths
 
 
+@pytest.mark.host_root("a disk is a directory there, without a limit")
 def test_a_disk_that_was_full_between_two_samples_is_seen(worker, queue):
     """A job that meets ENOSPC, tidies up within half a second and fails ends as disk_full."""
     worker.start()
@@ -43,6 +44,7 @@ def test_a_fault_in_a_script_is_told_with_its_own_line(worker, queue):
     assert said.startswith(b"$ true\n$ no-such-command\n/bin/sh: 2: no-such-command"), said
 
 
+@pytest.mark.host_root("a disk is a directory there, without a limit")
 def test_the_result_has_the_size_that_the_disk_really_had(worker, queue):
     """A disk is never smaller than ext4 can be, and the limits in the result say so."""
     worker.start()

@@ -14,6 +14,7 @@ def _whole_log(worker, job_id):
     return b"".join(frame.payload for frame in worker.store.read_log(job_id) if frame.stream == 1)
 
 
+@pytest.mark.host_root("the job's own disk would be the one that is full there")
 @pytest.mark.usefixtures("small_home")
 def test_a_log_that_fills_the_workers_disk_is_a_fault_that_says_so(worker, queue, tmp_path):
     """The result of the job is ours, names the file and the remedy, and the log up to there is kept."""
@@ -29,12 +30,14 @@ def test_a_log_that_fills_the_workers_disk_is_a_fault_that_says_so(worker, queue
     assert queue.result(queue.submit(script="true", limits={"disk": "8M"})).outcome is Outcome.SUCCEEDED
 
 
+@pytest.mark.host_root("the job's own disk would be the one that is full there")
 @pytest.mark.usefixtures("small_home")
 def test_an_end_that_does_not_fit_the_workers_disk_is_told_short(worker, queue, tmp_path):
     """What a full disk has no room for is left out and named; how the job ended stays as it was."""
     worker.fields["store_directory"] = tmp_path / "store"
     marks = tmp_path / "marks"
     marks.mkdir()
+    marks.chmod(0o777)  # a rootless worker's jobs have other ids than its user
     worker.start()
     script = "seq -f f%g 2000 | xargs touch; echo ready; until test -e /marks/go; do sleep 0.02; done; exit 3"
     mount = {"source": str(marks), "target": "/marks", "writable": True}
@@ -48,6 +51,7 @@ def test_an_end_that_does_not_fit_the_workers_disk_is_told_short(worker, queue, 
     (worker.home / "filler").unlink()
 
 
+@pytest.mark.host_root("a disk is a directory there, and its user hears of a full one")
 @pytest.mark.usefixtures("small_home")
 def test_a_job_whose_writes_the_host_could_not_hold_is_lost_and_not_blamed(worker, queue):
     """The host's disk is full, the job's quota is not: that is ours, whatever exit code the job makes of it."""

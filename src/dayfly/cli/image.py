@@ -81,8 +81,11 @@ def remove(names: tuple[str, ...]) -> None:
 
 def _store() -> ImageStore:
     from dayfly.runtime.images.store import ImageStore
+    from dayfly.runtime.user_namespace import enter
 
-    return ImageStore(_home())
+    home = _home()
+    enter()  # the files of layers belong to ids that only there can be given, and taken away
+    return ImageStore(home)
 
 
 def _home() -> Path:

@@ -52,6 +52,7 @@ def test_an_ordinary_user_has_none(in_child: Callable[..., Any]) -> None:
     assert in_child(drop) == {"CapBnd": DEFAULT, "CapPrm": 0, "CapEff": 0, "CapInh": 0, "CapAmb": 0}
 
 
+@pytest.mark.host_root("it leaves root for an id of the host's")
 def test_the_bounding_set_cannot_be_cut_too_late(in_child: Callable[..., Any]) -> None:
     """After the user was set the cut fails loudly; it is never skipped."""
 
@@ -64,6 +65,7 @@ def test_the_bounding_set_cannot_be_cut_too_late(in_child: Callable[..., Any]) -
     assert in_child(drop_too_late)
 
 
+@pytest.mark.host_root("it leaves root for an id of the host's")
 def test_what_was_dropped_does_not_come_back_by_exec(in_child: Callable[..., Any]) -> None:
     """A root program started after the drop holds no more than the default."""
 

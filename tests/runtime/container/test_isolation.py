@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime import syscalls
+from dayfly.runtime import init, syscalls
 from dayfly.runtime.capabilities import DEFAULT_MASK
 from dayfly.runtime.container import Host
+from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.shape import Mount, Quotas, Workspace
 
 Run = Callable[..., Any]
@@ -25,6 +26,7 @@ def test_job_has_a_namespace_of_every_kind_to_itself(run: Run) -> None:
     assert not own & set(ran.stdout.split())
 
 
+@pytest.mark.host_root("all jobs share one range there; tests/rootless asks from outside")
 def test_root_in_the_job_is_nobody_on_the_host(run: Run) -> None:
     """uid 0 inside maps to an unprivileged id outside."""
     inside, outside, count = run("cat", "/proc/self/uid_map").stdout.split()
@@ -103,6 +105,7 @@ def test_symlink_at_a_mount_point_leads_nowhere(run: Run, tmp_path: Path, shape:
     assert list(canary.iterdir()) == []
 
 
+@pytest.mark.limits
 def test_fork_bomb_stops_at_the_pids_limit(run: Run) -> None:
     """A fork bomb meets EAGAIN, and the host lives."""
     ran = run("sh", "-c", "i=0; while [ $i -lt 100 ]; do sleep 60 & i=$((i+1)); done; wait")
@@ -110,6 +113,19 @@ def test_fork_bomb_stops_at_the_pids_limit(run: Run) -> None:
     assert ran.container.usage().pids_peak in (None, 64)
 
 
+def test_a_fork_bomb_ends_without_control_groups_too(run: Run, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no group counts is bounded for all jobs together; with the bound far off the same job forks on."""
+    if "pids" not in host.hierarchy.lacking:
+        pytest.skip("rootless: this user was given control groups" if host.ids else "only without control groups")
+    script = "i=0; while [ $i -lt 100 ]; do sleep 60 & i=$((i+1)); done; echo all; kill $(jobs -p)"
+    assert run("sh", "-c", script).stdout == "all\n"
+    monkeypatch.setattr(init, "PROCESSES_AT_MOST", 60)
+    ran = run("sh", "-c", script)
+    assert ran.stdout == ""
+    assert ran.exit_code != 0
+
+
+@pytest.mark.limits
 def test_memory_hog_is_killed_and_named(run: Run) -> None:
     """Too much memory kills the hog alone, and not an init that is as large; its name is told."""
     quotas = Quotas(memory_bytes=400 << 20, swap_bytes=0)  # init is a fork of this very process, and as large as it
@@ -122,6 +138,7 @@ def test_memory_hog_is_killed_and_named(run: Run) -> None:
     assert "python3" in {victim.name for victim in oom.victims}
 
 
+@pytest.mark.host_root("a disk is a directory there, without a limit")
 def test_disk_filler_meets_its_quota_only(run: Run, host: Host) -> None:
     """Filling the disk fails at the quota, is seen, and takes the root's and the workspace's writes together."""
     before = os.statvfs(host.home).f_bavail
@@ -195,6 +212,7 @@ def test_mount_is_read_only_unless_asked(run: Run, tmp_path: Path) -> None:
     """A mount shows the host's path; writing needs `rw`."""
     source = tmp_path / "data"
     source.mkdir()
+    source.chmod(0o777)  # a rootless worker's jobs have other ids than its user
     (source / "in").write_text("data")
     shown = Mount(source=str(source), target="/data/here")
     ran = run("sh", "-c", "cat /data/here/in; touch /data/here/out", mounts=(shown,))
@@ -205,7 +223,8 @@ def test_mount_is_read_only_unless_asked(run: Run, tmp_path: Path) -> None:
     assert (source / "out").stat().st_uid == 0
     own = run("sh", "-c", "touch /data/here/mine && stat -c %u:%g /data/here/mine", mounts=(writable,), user="7:8")
     assert own.stdout == "7:8\n", own.stderr
-    assert ((source / "mine").stat().st_uid, (source / "mine").stat().st_gid) == (0, 0)
+    owner = ((source / "mine").stat().st_uid, (source / "mine").stat().st_gid)
+    assert owner == ((0, 0) if own_id_map() is None else (7, 8))  # a rootless worker has no mapped mounts
 
 
 def test_link_put_in_place_of_a_source_is_not_followed(run: Run, tmp_path: Path) -> None:
@@ -219,6 +238,7 @@ def test_link_put_in_place_of_a_source_is_not_followed(run: Run, tmp_path: Path)
             run("ls", **fields)
 
 
+@pytest.mark.limits
 def test_no_process_survives_the_command(run: Run) -> None:
     """A daemon that left the session and ignores SIGTERM is dead when init is."""
     ran = run("sh", "-c", "setsid sh -c 'trap \"\" TERM; sleep 300' >/dev/null 2>&1 & echo started")

@@ -68,6 +68,7 @@ def test_files_of_the_owner_can_be_changed_whichever_of_the_two_groups_they_have
     assert ran.stdout.split() == [user or "0:0"] * 2, ran.stderr
 
 
+@pytest.mark.host_root("a directory is copied there, with what its user may read")
 def test_group_of_root_is_not_given_with_a_users_directory(run: Run, tmp_path: Path) -> None:
     """What only root's group may read stays closed to a job whose directory is a user's."""
     source = _directory(tmp_path / "source", 1234, 0o755)
