@@ -73,6 +73,7 @@ class Container:
         self,
         shape: Shape,
         effective: Quotas,
+        first_id: int,
         cgroup: Cgroup,
         disk: Disk | DirectoryDisk,
         init: InitProcess,
@@ -80,6 +81,7 @@ class Container:
     ) -> None:
         self.shape = shape
         self.effective = effective
+        self.first_id = first_id
         self.disk = disk
         self.init = init
         self._cgroup = cgroup
@@ -107,7 +109,7 @@ class Container:
             effective = cgroup.effective()
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
-            return cls(shape, effective, cgroup, disk, init, parts.pop_all())
+            return cls(shape, effective, ids.first, cgroup, disk, init, parts.pop_all())
 
     def start(self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str] = _NO_SECRETS) -> Refusal | None:
         """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed.
@@ -115,6 +117,14 @@ class Container:
         `secrets` has the values of the plan's secrets by name, in base64.
         """
         return self.init.start(plan, stop_signal, secrets)
+
+    def divide(self) -> None:
+        """Be ready for containers beside this one (sibling.py): their groups lie within its own. Raises `HostError`."""
+        self._cgroup.divide(self.init.pid)
+
+    def group_within(self, name: str) -> Cgroup:
+        """The control group of one of them. Raises `HostError`."""
+        return self._cgroup.within(name)
 
     def current(self) -> Sample:
         """Cheap readings of this moment."""

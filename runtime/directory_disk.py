@@ -62,6 +62,13 @@ class DirectoryDisk:
         self.mount_fd = mount_fd
         self.number = None
 
+    def mount_again(self) -> int:
+        """A second detached mount, with owners not mapped yet. Raises `HostError`."""
+        try:
+            return _mount(self.path)
+        except OSError as error:
+            raise _failure(self.path, error) from error
+
     def look(self) -> None:
         """There is no quota to come near to."""
 
