@@ -73,6 +73,11 @@ QueueName = Annotated[
     str, AfterValidator(names.check_queue_name), Field(json_schema_extra={"pattern": "^[A-Za-z0-9_.-]{1,64}$"})
 ]
 SecretName = Annotated[str, AfterValidator(names.check_secret_name)]
+ServiceName = Annotated[
+    str,
+    AfterValidator(names.check_service_name),
+    Field(json_schema_extra={"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}),
+]
 JobId = Annotated[str, AfterValidator(names.check_job_id)]
 HostId = Annotated[str, AfterValidator(names.check_host)]
 FileMode = Annotated[

@@ -6,51 +6,16 @@ works with the frozen values of spec.py, which `JobModel.value()` makes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from dayfly.jobs import field_types as types
-from dayfly.jobs import parts, short_forms, spec
+from dayfly.jobs import parts, spec
 from dayfly.jobs.demand import MAX_PRIORITY, MIN_PRIORITY
-from dayfly.jobs.field_types import OrShort
-from dayfly.jobs.names import MAX_ARGUMENT_BYTES, shown
-from dayfly.jobs.parts import TEXT, TEXTS
 from dayfly.jobs.privileges import Seccomp
-
-
-def _fits_execve(env: dict[str, str]) -> dict[str, str]:
-    for name, value in env.items():
-        if len(name.encode()) + len(value.encode()) >= MAX_ARGUMENT_BYTES:
-            raise ValueError(f"{shown(name)} is longer than the {MAX_ARGUMENT_BYTES} bytes that the kernel passes on")
-    return env
-
-
-def _names_a_program(words: Sequence[str]) -> Sequence[str]:
-    if words and not words[0]:
-        raise ValueError("must not begin with an empty word: it is the program's name")
-    return words
-
-
-Words = Annotated[
-    list[types.Argument], AfterValidator(_names_a_program), BeforeValidator(short_forms.words), OrShort(TEXT)
-]
-Env = Annotated[
-    dict[types.EnvName, types.Text],
-    AfterValidator(_fits_execve),
-    BeforeValidator(short_forms.pairs),
-    OrShort(TEXT, TEXTS),
-]
-Labels = Annotated[
-    dict[types.LabelName, types.LabelValue],
-    Field(max_length=16),
-    BeforeValidator(short_forms.labels),
-    OrShort(TEXT, TEXTS),
-]
-Annotations = Annotated[
-    dict[types.Line, types.Text], Field(max_length=100), BeforeValidator(short_forms.pairs), OrShort(TEXT, TEXTS)
-]
+from dayfly.jobs.service_model import Services
+from dayfly.jobs.text_fields import Annotations, Env, Labels, Words
 
 
 class JobModel(parts.Strict):
@@ -106,6 +71,9 @@ class JobModel(parts.Strict):
         default=None, description="Signal that asks it to stop. Default: the image's."
     )
     network: types.NetworkMode = Field(default=spec.Network.NONE, description="none: loopback only; host: the host's.")
+    services: Services = Field(
+        default=[], description="Containers beside the job, in its network: it starts once all are ready."
+    )
     artifacts: parts.Artifacts = Field(
         default=parts.ArtifactsModel(), description="Files to keep when the job has ended."
     )
@@ -163,6 +131,7 @@ class JobModel(parts.Strict):
             stop_grace_seconds=self.stop_grace,
             stop_signal=self.stop_signal,
             network=self.network,
+            services=tuple(each.value() for each in self.services),
             artifacts=self.artifacts.value(),
             keep=self.keep,
             debug=self.debug,

@@ -9,6 +9,7 @@ MAX_ARGUMENT_BYTES = 131_071  # MAX_ARG_STRLEN of execve(2), less the final NUL
 
 _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SERVICE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _JOB_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9_.+/-]{0,63}")
@@ -47,6 +48,25 @@ def check_queue_name(text: str) -> str:
 def check_secret_name(text: str) -> str:
     """It names a file too: no slash, no dot in front."""
     return _matching(_SECRET, text, "a secret's name: 1 to 100 of A-Z a-z 0-9 _ . -, not . or - in front")
+
+
+def check_service_name(text: str) -> str:
+    """A service's name, which is a host name in its job: a label of DNS (RFC 1123)."""
+    if text == "localhost":
+        raise ValueError("must not be localhost, which is everybody's own")
+    return _matching(_SERVICE, text, "1 to 63 of a-z 0-9 -, a letter or digit at both ends")
+
+
+def service_name_of(image: str) -> str | None:
+    """The name of a service that has none of its own: `postgres` for `example.org/db/postgres:16`. None: there is none.
+
+    A digest alone names nothing.
+    """
+    if image.startswith("sha256:"):
+        return None
+    last = image.partition("@")[0].rstrip("/").rpartition("/")[2].partition(":")[0]
+    name = re.sub("[._]+", "-", last.lower())
+    return name if _SERVICE.fullmatch(name) and name != "localhost" else None
 
 
 def check_job_id(text: str) -> str:

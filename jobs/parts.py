@@ -20,10 +20,9 @@ from dayfly.jobs.privileges import Device
 from dayfly.jobs.secret_use import DEFAULT_MODE, MAX_SECRETS, SecretUse
 from dayfly.jobs.secret_use import DIRECTORY as SECRETS_DIRECTORY
 from dayfly.jobs.state import Outcome
+from dayfly.jobs.text_fields import TEXT, TEXTS
 
 MAX_STDIN_BYTES = 1 << 20
-TEXT = {"type": "string"}
-TEXTS = {"type": "array", "items": {"type": "string"}}
 
 
 class Strict(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from dayfly.jobs import model, parts
+from dayfly.jobs import model, parts, service_model
 from dayfly.jobs.document import Complaints, Place
 from dayfly.jobs.errors import NotBuilt
 from dayfly.jobs.names import shown
@@ -18,7 +18,6 @@ NOT_BUILT: frozenset[Place] = frozenset(
     {
         ("inputs",),
         ("resources",),
-        ("services",),
         ("cache",),
         ("concurrency",),
         ("tty",),
@@ -39,6 +38,9 @@ _MODELS: Mapping[Place, type[BaseModel]] = {
     ("secrets",): parts.SecretModel,
     ("dir",): parts.DirectoryModel,
     ("stdin",): parts.StdinModel,
+    ("services",): service_model.ServiceModel,
+    ("services", "ready"): service_model.ReadyModel,
+    ("services", "limits"): service_model.ServiceLimitsModel,
     ("artifacts",): parts.ArtifactsModel,
     ("after",): parts.AfterModel,
     ("retry",): parts.RetryModel,

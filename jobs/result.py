@@ -14,12 +14,14 @@ from typing import Any
 from dayfly.jobs.errors import JobFailed
 from dayfly.jobs.frozen import FrozenMap
 from dayfly.jobs.plain import from_plain, reads, to_plain, tuple_of
+from dayfly.jobs.service_result import ServiceResult
 from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome, State, exit_code_of
 
 QUEUE_TIMEOUT = "queue_timeout"  # `reason` of a job that timed out before any worker took it
 FOREIGN = "foreign"  # `reason` of what a plain RQ producer enqueued and no worker may run
 UNTRUSTED = "untrusted"  # `reason` of a job that is not signed by a key which its worker trusts
+SERVICE_NOT_READY = "service_not_ready"  # `reason` of a job that never ran, because a service of its own did not serve
 CLIENT_LOST = "client_lost"  # `reason` of a job cancelled because its `dayfly run` has gone
 
 _ENDINGS = {
@@ -228,8 +230,8 @@ class Result:
     """A job's state and, when it is finished, its whole story.
 
     `exit_code` and `signal` are the main process's own; `reason` is a word for a cause that the outcome alone does
-    not tell (QUEUE_TIMEOUT, CLIENT_LOST, UNTRUSTED); `message` is a sentence for people; `kept` is the directory on
-    `host` that `keep` has left.
+    not tell (QUEUE_TIMEOUT, SERVICE_NOT_READY, CLIENT_LOST, UNTRUSTED); `message` is a sentence for people; `kept` is
+    the directory on `host` that `keep` has left.
     """
 
     id: str
@@ -256,6 +258,9 @@ class Result:
     warnings: tuple[str, ...] = field(default=(), metadata=reads(tuple))
     artifacts: tuple[ArtifactEntry, ...] = field(
         default=(), metadata=reads(tuple_of(partial(from_plain, ArtifactEntry)))
+    )
+    services: tuple[ServiceResult, ...] = field(
+        default=(), metadata=reads(tuple_of(partial(from_plain, ServiceResult)))
     )
     attempts: tuple[Attempt, ...] = field(default=(), metadata=reads(tuple_of(partial(from_plain, Attempt))))
     kept: str | None = None
@@ -290,6 +295,8 @@ class Result:
             return f"is {self.state}"
         if self.reason == QUEUE_TIMEOUT:
             return "waited in the queue longer than it may"
+        if self.reason == SERVICE_NOT_READY and self.outcome is Outcome.FAILED:
+            return "failed before it began"
         if self.reason == CLIENT_LOST and self.outcome is Outcome.CANCELLED:
             return "was cancelled, since the client that waited for it has gone"
         if self.outcome is Outcome.SIGNALED and self.signal is not None:

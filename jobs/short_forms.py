@@ -119,6 +119,16 @@ def io_limit(value: Any) -> Any:
     return settings(value) if "=" in first else {"device": first, **settings(rest)}
 
 
+def ready(value: Any) -> Any:
+    """`tcp:5432` for `{tcp: 5432}`, `cmd:pg_isready -q` for `{cmd: [pg_isready, -q]}`."""
+    if not isinstance(value, str):
+        return value
+    kind, _, what = value.partition(":")
+    if kind not in ("tcp", "cmd") or not what.strip():
+        raise ValueError(f"must be tcp:PORT or cmd:COMMAND, got {shown(value)}")
+    return {kind: _scalar(what.strip()) if kind == "tcp" else what}
+
+
 def named(field: str) -> Any:
     """For a field whose short form is the value of its main key: `field(3)` for `{max: 3}`."""
     return lambda value: value if isinstance(value, dict) else {field: value}

@@ -15,6 +15,7 @@ from typing import Any
 from dayfly.jobs.frozen import FrozenMap
 from dayfly.jobs.privileges import Device, Seccomp
 from dayfly.jobs.secret_use import SecretUse, secrets_document
+from dayfly.jobs.services import Service
 from dayfly.jobs.signals import signal_name
 from dayfly.jobs.state import Outcome
 
@@ -186,6 +187,7 @@ class JobSpec:
     stop_grace_seconds: float | None = None
     stop_signal: int | None = None
     network: Network = Network.NONE
+    services: tuple[Service, ...] = ()
     artifacts: Artifacts = Artifacts()
     keep: Keep = Keep.NEVER
     debug: bool = False
@@ -232,6 +234,7 @@ class JobSpec:
             ("stop_grace", _number(self.stop_grace_seconds)),
             ("stop_signal", None if self.stop_signal is None else _signal_document(self.stop_signal)),
             ("network", None if self.network is Network.NONE else self.network.value),
+            ("services", [service.to_document() for service in self.services] or None),
             ("artifacts", _artifacts_document(self.artifacts) or None),
             ("keep", None if self.keep is Keep.NEVER else self.keep.value),
             ("debug", self.debug or None),

@@ -37,13 +37,14 @@ class Outcome(StrEnum):
 
 
 class Cause(StrEnum):
-    """What ended the main process, as the keeper saw it (`cause` in exit.json)."""
+    """What ended the main process, or kept it from starting, as the keeper saw it (`cause` in exit.json)."""
 
     EXITED = "exited"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
     REQUEUED = "requeued"
     LEASE_LOST = "lease_lost"
+    SERVICE_NOT_READY = "service_not_ready"
     FAULT = "fault"
 
 
@@ -60,6 +61,7 @@ class ExitRule:
 EXIT_CODES: tuple[ExitRule, ...] = (
     ExitRule("0", 0, (Outcome.SUCCEEDED,), "the job succeeded"),
     ExitRule("1-255", None, (Outcome.FAILED,), "the job's own exit code, unchanged (its own 124, 125 or 137 too)"),
+    ExitRule("1", None, (), "a service of the job was not ready, so that its command never ran"),
     ExitRule("1-255", None, (Outcome.DISK_FULL,), "the job ran out of its disk quota and failed: its own exit code"),
     ExitRule("128+n", None, (Outcome.SIGNALED,), "signal n ended the job"),
     ExitRule("124", 124, (Outcome.TIMED_OUT,), "the job ran, or waited in the queue, longer than it may"),
@@ -82,4 +84,6 @@ def exit_code_of(result: Result) -> int:
         return rule.fixed
     if result.exit_code is not None:
         return result.exit_code
-    return 128 + result.signal if result.signal is not None else 125
+    if result.signal is not None:
+        return 128 + result.signal
+    return 1 if result.reason == Cause.SERVICE_NOT_READY.value else 125

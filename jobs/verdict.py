@@ -58,6 +58,8 @@ def decide(ending: Ending) -> Outcome | None:
             return Outcome.TIMED_OUT
         case Cause.LEASE_LOST:
             return Outcome.LOST
+        case Cause.SERVICE_NOT_READY:
+            return Outcome.FAILED
         case Cause.FAULT:
             return Outcome.LOST if ending.fault_errno in _TRANSIENT else Outcome.REJECTED
         case Cause.EXITED:
@@ -112,6 +114,7 @@ def explain(result: Result) -> list[str]:
         *_memory_course(result),
         *_stalls(result),
         *(f"warning: {warning}" for warning in result.warnings),
+        *(service.describe(result.id) for service in result.services),
         *_usage(result),
         *_phases(result),
         *_attempts(result),

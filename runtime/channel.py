@@ -7,6 +7,10 @@
        │      ◄──────────── SPAWNED (notes) ────┤  the command has been executed
        │      ◄──────────── EXITED (status) ────┤  the command's end, and whether anything else still lives
        │
+       │      ◄──────────── TRIED (why) ────────┤  of a service, before EXITED: why it does not serve yet, when that
+       │                                        │  has changed; perhaps that it never will
+       │      ◄──────────── SERVING ────────────┤  of a service, once: it serves
+       │
        │      ◄──────────── FAULT (why) ────────┤  instead of READY or SPAWNED: the container could not be made
        │      ◄──────────── REFUSED (why) ──────┤  instead of SPAWNED: the command cannot be executed (the job's fault)
 
@@ -37,6 +41,8 @@ class Message(enum.IntEnum):
     EXITED = 5
     FAULT = 6
     REFUSED = 7
+    TRIED = 8
+    SERVING = 9
 
 
 class Channel:

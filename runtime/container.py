@@ -80,6 +80,7 @@ class Container:
         self,
         shape: Shape,
         effective: Quotas,
+        ids: IdMap,
         cgroup: Cgroup,
         disk: Disk | DirectoryDisk,
         init: InitProcess,
@@ -87,6 +88,7 @@ class Container:
     ) -> None:
         self.shape = shape
         self.effective = effective
+        self.ids = ids
         self.disk = disk
         self.init = init
         self._cgroup = cgroup
@@ -114,7 +116,7 @@ class Container:
             effective = cgroup.effective()
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
-            return cls(shape, effective, cgroup, disk, init, parts.pop_all())
+            return cls(shape, effective, ids, cgroup, disk, init, parts.pop_all())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -129,6 +131,14 @@ class Container:
         `secrets` has the values of the plan's secrets by name, in base64.
         """
         return self.init.start(plan, stop_signal, secrets)
+
+    def divide(self) -> None:
+        """Be ready for containers beside this one (sibling.py): their groups lie within its own. Raises `HostError`."""
+        self._cgroup.divide(self.init.pid)
+
+    def group_within(self, name: str) -> Cgroup:
+        """The control group of one of them. Raises `HostError`."""
+        return self._cgroup.within(name)
 
     def current(self) -> Sample:
         """Cheap readings of this moment."""

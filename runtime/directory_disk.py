@@ -52,7 +52,7 @@ def open_directory_disk(
             owner = ids.on_disk(directory.owner)
             os.chown(target, owner, owner)
             os.chmod(target, directory.mode)
-        return DirectoryDisk(path, _mount(path, ids))
+        return DirectoryDisk(path, _mount(path, ids), ids)
     except OSError as error:
         remove_tree(path)
         raise _failure(path, error) from error
@@ -62,10 +62,18 @@ class DirectoryDisk:
     """As `disk.Disk`, but nothing is counted: it ends where the host's disk does. How much of it is used is not known:
     the kernel keeps no count, and a walk would cost as much as the job wrote."""
 
-    def __init__(self, path: str, mount_fd: int) -> None:
+    def __init__(self, path: str, mount_fd: int, ids: IdMap = _MOUNTED) -> None:
         self.path = path
         self.mount_fd = mount_fd
         self.number = None
+        self._ids = ids
+
+    def mount_again(self) -> int:
+        """A second detached mount, with owners not mapped yet. Raises `HostError`."""
+        try:
+            return _mount(self.path, self._ids)
+        except OSError as error:
+            raise _failure(self.path, error) from error
 
     def look(self) -> None:
         """There is no quota to come near to."""

@@ -77,6 +77,10 @@ class Disk:
         """The device as control groups name it, `7:3`."""
         return f"{loop.MAJOR}:{self.device.removeprefix('/dev/loop')}"
 
+    def mount_again(self) -> int:
+        """A second detached mount, with owners not mapped yet. Raises `HostError`."""
+        return _mount(self.device)
+
     def look(self) -> None:
         """Note what is free now, here and on the host's disk: call it while the job runs, and at its end."""
         now = os.statvfs(self.mount_fd)

@@ -10,11 +10,10 @@ import os
 import resource
 import signal
 import socket
-import stat
 from binascii import a2b_base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dayfly.jobs.errors import HostError
@@ -25,8 +24,10 @@ from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.inputs import input_operations
 from dayfly.runtime.namespaces import Namespaces, loopback_up
 from dayfly.runtime.operations import PivotRoot, perform
+from dayfly.runtime.readiness import await_serving
 from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
-from dayfly.runtime.shape import ContainerPlan, Privileges, Process, Shape
+from dayfly.runtime.shape import ContainerPlan, Privileges, Shape
+from dayfly.runtime.spawn import NotExecutableError, environment, execute, spawn
 from dayfly.runtime.title import set_title
 
 PROCESSES_AT_MOST = 4096
@@ -35,22 +36,19 @@ PROCESSES_AT_MOST = 4096
 
 @dataclass(frozen=True, slots=True)
 class Birthright:
-    """What init inherits from the keeper."""
+    """What init inherits from the keeper.
+
+    `shared`: descriptors of the namespaces of the container that this one lives beside, else empty; `directory`: where
+    on the disk its own upper directories are, below the stage.
+    """
 
     shape: Shape
     ids: IdMap
     has_cgroup2: bool
     has_pids_limit: bool
     seccomp_filter: bytes
-
-
-class NotExecutableError(Exception):
-    """The command is not there (127) or cannot be executed (126): the job's fault."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
-        self.message = message
+    shared: Mapping[str, int] = field(default_factory=dict)
+    directory: str = "disk"
 
 
 def run(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> None:
@@ -86,14 +84,17 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     """All that depends neither on the job nor on what the keeper makes meanwhile."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     set_title("dayfly: init")  # the job sees it, and it would be the keeper's
-    _close_all_but(channel.fd, *output)
+    _close_all_but(channel.fd, *output, *own.shared.values())
     syscalls.unshare(syscalls.CLONE_NEWNS)
     os.chdir(stage)
     os.umask(0)
     perform(proc_operations(own.shape))
     if not own.has_pids_limit:
         _limit_processes()
-    namespaces = Namespaces.make(own.ids, own.shape.network, proc="proc")
+    if own.shared:
+        namespaces = Namespaces.beside(own.shared, proc="proc")
+    else:
+        namespaces = Namespaces.make(own.ids, own.shape.network, proc="proc")
     namespaces.enter("net", "ipc", "uts")
     if own.shape.network == "none":
         loopback_up()
@@ -108,7 +109,7 @@ def _build_root(own: Birthright, namespaces: Namespaces, parts: list[int]) -> No
     disk_fd, *joins = parts
     tasks.join(joins)
     syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    perform(tree_operations(own.shape, disk_fd, own.ids, namespaces.user, own.has_cgroup2))
+    perform(tree_operations(own.shape, disk_fd, own.ids, namespaces.user, own.has_cgroup2, own.directory))
     for fd in parts:
         os.close(fd)
 
@@ -136,10 +137,10 @@ def _live(
     _enter(plan.process.cwd)
     _become(identity, own, privileges, program)
     with _victims_first(oom_score):
-        command = _spawn(plan, identity, secrets, stdin, *output)
+        command = spawn(plan, environment(plan, identity, secrets), stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
     channel.send(Message.SPAWNED, notes=notes)
-    _report(channel, command)
+    _report(channel, command, _until_serving(plan, identity, channel, command))
 
 
 def _close_all_but(*kept: int) -> None:
@@ -240,82 +241,33 @@ def _victims_first(oom_score: int) -> Iterator[None]:
     os.close(oom_score)
 
 
-def _spawn(
-    plan: ContainerPlan,
-    identity: users.Identity,
-    secrets: Mapping[str, bytes],
-    stdin: int | None,
-    stdout: int,
-    stderr: int,
-) -> int:
-    """Execute the command in a session of its own; returns its pid. Raises `NotExecutableError`."""
-    process = plan.process
-    env = {"HOME": identity.home, **process.env}
-    env |= {each.env: os.fsdecode(secrets[each.name]) for each in plan.secrets if each.env is not None}
-    path = _search(process, env)
-    if stdin is None:
-        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    actions = [
-        (os.POSIX_SPAWN_DUP2, stdin, 0),
-        (os.POSIX_SPAWN_DUP2, stdout, 1),
-        (os.POSIX_SPAWN_DUP2, stdout if plan.merge_streams else stderr, 2),
-    ]
-    try:
-        command = os.posix_spawn(
-            path,
-            process.argv,
-            env,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_PYTHON_IGNORES,
-        )
-    except OSError as error:
-        raise _cannot(error.errno or 0, process.argv[0]) from error
-    for fd in (stdin, stdout, stderr):
-        os.close(fd)
-    return command
-
-
-_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
-
-
-def _search(process: Process, env: dict[str, str]) -> str:
-    """Find argv[0] as execvp(3) does, in the job's own PATH."""
-    name = process.argv[0]
-    if "/" in name:
-        return name
-    found = None
-    for directory in env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(":"):
-        candidate = f"{directory or '.'}/{name}"
-        try:
-            is_file = stat.S_ISREG(os.stat(candidate).st_mode)
-        except OSError:  # not here, or not for us to see: the next directory may have it
-            continue
-        if is_file and os.access(candidate, os.X_OK):
-            return candidate
-        found = found or candidate
-    raise _cannot(errno.EACCES if found else errno.ENOENT, name)
-
-
-def _cannot(number: int, name: str) -> NotExecutableError:
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return NotExecutableError(number, f"{name}: command not found in the container")
-    return NotExecutableError(number, f"{name}: cannot be executed: {os.strerror(number)}")
-
-
 def _pass_on(command: int, stop_signal: int) -> None:
     """Stop the command's whole process group, as Ctrl-C on a terminal would."""
     with suppress(ProcessLookupError):  # it ended in this instant
         os.killpg(command, stop_signal)
 
 
-def _report(channel: Channel, command: int) -> None:
-    """Reap until the command ends; then say how, and whether it was the last process."""
-    while True:
-        pid, status = os.wait()
-        if pid == command:
-            break
+def _until_serving(plan: ContainerPlan, identity: users.Identity, channel: Channel, command: int) -> int | None:
+    """Of a service: have tries made until it serves. The command's status when it has ended before that, else None."""
+    if plan.ready is None:
+        return None
+    env = environment(plan, identity, {})
+
+    def check(argv: tuple[str, ...], stdin: int, output: int) -> int:
+        return execute(argv, env, stdin, output, output)
+
+    try:
+        return await_serving(plan.ready, channel, command, check)
+    except NotExecutableError as refusal:
+        channel.send(Message.TRIED, why=refusal.message, is_final=True)
+        return None
+
+
+def _report(channel: Channel, command: int, status: int | None) -> None:
+    """Reap until the command ends, unless it has with `status`; then say how, and whether it was the last process."""
+    while status is None:
+        pid, ended = os.wait()
+        status = ended if pid == command else None
     code = os.waitstatus_to_exitcode(status)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     channel.send(

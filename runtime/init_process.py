@@ -46,6 +46,19 @@ class End:
     cpu_system_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A service does not serve yet: what came of the last try; `is_final`: no other will be made."""
+
+    why: str
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A service serves."""
+
+
 class InitProcess:
     """PID 1 of a container and the pipes to it; `close` is safe from any state and more than once."""
 
@@ -103,20 +116,16 @@ class InitProcess:
 
     def end(self) -> End:
         """The command's end; blocks until `end_fd` is readable."""
+        return _end(self._channel.receive())
+
+    def hear(self) -> Serving | Tried | End:
+        """What init says of a service (a plan with `ready`); blocks until `end_fd` is readable."""
         received = self._channel.receive()
-        if received is None:
-            return End(None, signal.SIGKILL, is_alone=False)
-        fields = received[1]
-        code = fields["code"]
-        return End(
-            exit_code=code if code >= 0 else None,
-            signal=-code if code < 0 else None,
-            is_alone=fields["alone"],
-            io_read_bytes=fields["read"] * _BLOCK_BYTES,
-            io_written_bytes=fields["written"] * _BLOCK_BYTES,
-            cpu_user_seconds=fields["user"],
-            cpu_system_seconds=fields["system"],
-        )
+        if received is not None and received[0] is Message.SERVING:
+            return Serving()
+        if received is not None and received[0] is Message.TRIED:
+            return Tried(**received[1])
+        return _end(received)
 
     def stop(self) -> None:
         """Ask the command to end: init passes the stop signal on."""
@@ -156,6 +165,22 @@ class InitProcess:
         if not self._is_reaped:
             with suppress(ProcessLookupError):  # dead, but not reaped yet, so the pid is still its own
                 os.kill(self.pid, number)
+
+
+def _end(received: tuple[Message, dict[str, Any]] | None) -> End:
+    if received is None:
+        return End(None, signal.SIGKILL, is_alone=False)
+    fields = received[1]
+    code = fields["code"]
+    return End(
+        exit_code=code if code >= 0 else None,
+        signal=-code if code < 0 else None,
+        is_alone=fields["alone"],
+        io_read_bytes=fields["read"] * _BLOCK_BYTES,
+        io_written_bytes=fields["written"] * _BLOCK_BYTES,
+        cpu_user_seconds=fields["user"],
+        cpu_system_seconds=fields["system"],
+    )
 
 
 def _fork(run: Callable[[], None]) -> int:

@@ -1,6 +1,7 @@
 """What a job is given beside its image: the directory below /workspace, devices, the operator's mounts, and secrets.
 
-To be applied in the stage, before the pivot. init makes files as the job's root by then (capabilities.make_files_as).
+To be applied in the stage, before the pivot, while nothing runs in the container's root. init makes files as
+the job's root by then (capabilities.make_files_as).
 """
 
 import os
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from dayfly.runtime import syscalls
 from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_owned, open_source
 from dayfly.runtime.idrange import IdMap
+from dayfly.runtime.names import HOSTS, GiveHosts
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Give, Operation
 from dayfly.runtime.secret_files import GiveSecretFiles
@@ -37,7 +39,10 @@ def input_operations(
         operations.append(GiveWorkspace(plan.workspace, ids, user, namespaces, notes))
     else:
         operations.append(OwnWorkspace(ids, user))
-    names = _NAME_LOOKUP if plan.shape.network == "host" else ()
+    names: tuple[str, ...] = _NAME_LOOKUP if plan.shape.network == "host" else ()
+    if plan.neighbours:
+        operations.append(GiveHosts(plan.neighbours, is_hosts_own=plan.shape.network == "host"))
+        names = tuple(name for name in names if name != HOSTS)
     lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
     owner = ids.first + user.uid, ids.first + user.gid
     operations += [Give(f"root{device.target}", *owner) for device in plan.shape.devices]

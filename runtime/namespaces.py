@@ -5,17 +5,20 @@ nothing inside; whereas the mounts are made by host root in a mount namespace th
 cannot come back from a user namespace, so a child is born into all of them and ends once descriptors hold them.
 """
 
+import errno
 import fcntl
 import os
 import signal
 import socket
 import struct
 from collections.abc import Mapping
+from typing import NoReturn
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
 from dayfly.runtime.idrange import IdMap
 
+_NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 _IFF_UP, _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x1, 0x8913, 0x8914  # netdevice(7)
 _KINDS = (
     ("user", syscalls.CLONE_NEWUSER),
@@ -49,6 +52,34 @@ class Namespaces:
     def mapping(cls, uids: Mapping[int, int], gids: Mapping[int, int], proc: str) -> "Namespaces":
         """A user namespace that maps single ids on disk to single ids of the job, for an idmapped mount."""
         return cls(_make([_KINDS[0]], _id_map(uids), _id_map(gids), proc))
+
+    @classmethod
+    def shared_of(cls, pid: int, network: str) -> "Namespaces":
+        """What a container that lives beside the one with PID 1 `pid` has in common with it: user, and net.
+
+        The user namespace is found as the owner of another, since init enters it last. Raises `HostError`.
+        """
+        fds: dict[str, int] = {}
+        try:
+            ipc = os.open(f"/proc/{pid}/ns/ipc", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fds["user"] = fcntl.ioctl(ipc, _NS_GET_USERNS)
+            finally:
+                os.close(ipc)
+            if network != "host":
+                fds["net"] = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            cls(fds).close()
+            raise HostError("open the namespaces of the job's init", f"/proc/{pid}/ns", error.errno) from error
+        return cls(fds)
+
+    @classmethod
+    def beside(cls, shared: Mapping[str, int], proc: str) -> "Namespaces":
+        """IPC and UTS namespaces of its own in the user namespace of another container, and what it shares with that.
+
+        Raises `HostError`. `proc` is a mount of the caller's own PID namespace.
+        """
+        return cls({**_make_within(shared["user"], proc), **shared})
 
     def enter(self, *names: str) -> None:
         """Join some of them, those that exist (setns(2))."""
@@ -92,6 +123,36 @@ def _make(kinds: list[tuple[str, int]], uid_map: str, gid_map: str, proc: str) -
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         os.waitpid(holder.pid, 0)
+
+
+def _make_within(user: int, proc: str) -> dict[str, int]:
+    """A child enters the user namespace, from where it cannot come back, and makes the others there."""
+    made, done = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        _hold_within(user, done)
+    os.close(done)
+    try:
+        number = int(os.read(made, 8) or b"0")
+        if number:
+            raise HostError("make the IPC and UTS namespaces of a service", None, number, "see `dayfly doctor`")
+        return {name: os.open(f"{proc}/{holder}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("ipc", "uts")}
+    finally:
+        os.close(made)
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+
+
+def _hold_within(user: int, done: int) -> NoReturn:
+    number = 0
+    try:
+        syscalls.setns(user, syscalls.CLONE_NEWUSER)
+        syscalls.unshare(syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
+    except OSError as error:
+        number = error.errno or errno.EPERM
+    os.write(done, b"%d" % number)
+    while True:
+        signal.pause()
 
 
 def _open(holder: str, kinds: list[tuple[str, int]], id_maps: Mapping[str, str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ points, each in a mount namespace of its own, so nothing of it can be seen or le
     t0 …    the host's trees (image `host`), likewise
     dev, proc, sys   what the kernel shows of itself, moved below root when that is there
     empty   an empty read-only directory that hides other directories
+    names   the files that say who is who (/etc/hosts), when the image's own are not right
     dir     the directory below /workspace, likewise mapped
     root    the container's root
 
@@ -88,6 +89,7 @@ def make_stage(home: str) -> str:
         "proc",
         "sys",
         "empty",
+        "names",
         "dir",
         "root",
         *(f"l{i}" for i in range(MAX_LAYERS)),
@@ -134,17 +136,22 @@ def kernel_operations(shape: Shape, ids: IdMap, user_namespace: int, notes: list
     ]
 
 
-def tree_operations(shape: Shape, disk_fd: int, ids: IdMap, user_namespace: int, has_cgroup2: bool) -> list[Operation]:
-    """Build the root on the job's disk, of what the others have made. After the cgroup namespace was entered."""
+def tree_operations(
+    shape: Shape, disk_fd: int, ids: IdMap, user_namespace: int, has_cgroup2: bool, own: str = "disk"
+) -> list[Operation]:
+    """Build the root on the job's disk, of what the others have made. After the cgroup namespace was entered.
+
+    `own`: the directory of the disk, below the stage, that has this container's `layout`.
+    """
     has_user_marks = not ids.is_mounted
     operations: list[Operation] = [
         AttachDisk(disk_fd, "disk", user_namespace, shape.is_privileged, is_mapped=ids.is_mounted),
-        Overlay(_layers(shape), "disk/root/upper", "disk/root/work", "root", shape.is_privileged, has_user_marks),
+        Overlay(_layers(shape), f"{own}/root/upper", f"{own}/root/work", "root", shape.is_privileged, has_user_marks),
     ]
     for index, tree in enumerate(shape.host_trees):
-        upper, work = f"disk/trees/{index}/upper", f"disk/trees/{index}/work"
+        upper, work = f"{own}/trees/{index}/upper", f"{own}/trees/{index}/work"
         operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}", shape.is_privileged, has_user_marks))
-    operations.append(Bind("disk/workspace/upper", "root/workspace"))
+    operations.append(Bind(f"{own}/workspace/upper", "root/workspace"))
     if has_cgroup2:
         operations.append(Mount("cgroup2", "sys/fs/cgroup", _SAFE | MS_RDONLY))
     return [*operations, *(Move(name, f"root/{name}") for name in ("dev", "proc", "sys"))]

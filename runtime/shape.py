@@ -7,6 +7,8 @@ guessed shape ahead of need and starts the job in it when the guess was right, e
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from dayfly.jobs.services import Ready
+
 OWN_DISK = "disk"
 
 
@@ -154,7 +156,10 @@ class Privileges:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerPlan:
-    """One job's container: the shape and everything that only this job has."""
+    """One job's container: the shape and everything that only this job has.
+
+    `neighbours` are names that mean 127.0.0.1 in it. With `ready` init tells when the command serves.
+    """
 
     shape: Shape
     process: Process
@@ -163,12 +168,14 @@ class ContainerPlan:
     merge_streams: bool = False
     privileges: Privileges | None = None
     secrets: tuple[Secret, ...] = ()
+    neighbours: tuple[str, ...] = ()
+    ready: Ready | None = None
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         process = dict(document["process"])
         process["argv"] = tuple(process["argv"])
-        workspace = document["workspace"]
+        workspace, ready = document["workspace"], document.get("ready")
         return cls(
             shape=Shape.from_json(document["shape"]),
             process=Process(**process),
@@ -177,4 +184,6 @@ class ContainerPlan:
             merge_streams=document["merge_streams"],
             privileges=Privileges(**privileges) if (privileges := document.get("privileges")) else None,
             secrets=tuple(Secret(**secret) for secret in document.get("secrets", ())),
+            neighbours=tuple(document.get("neighbours", ())),
+            ready=Ready(ready["tcp_port"], tuple(ready["command"])) if ready else None,
         )

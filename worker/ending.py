@@ -17,11 +17,13 @@ from dayfly.runtime.directory_disk import DirectoryDisk
 from dayfly.runtime.init_process import End
 from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import fields_of
+from dayfly.runtime.sibling import directory_of
 from dayfly.worker import artifacts, jobfiles
 from dayfly.worker.exit import Disk, Fault, LogSize, Oom, Timings, Usage
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import STDERR, STDOUT
 from dayfly.worker.record import Record
+from dayfly.worker.services import NOT_READY, Services
 from dayfly.worker.stop_requests import StopRequests
 from dayfly.worker.supervision import Outcome
 
@@ -32,7 +34,8 @@ _Number = TypeVar("_Number", int, float)
 _COLLECT_SECONDS = 600.0
 _BIGGEST = 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OTHERS_TURN = ("requeued", "lease_lost", "fault")  # another attempt will have artifacts of its own
+# Another attempt will have artifacts of its own; and of a command that never ran there are none.
+_NOTHING_TO_COLLECT = ("requeued", "lease_lost", "fault", NOT_READY)
 _STOPS = ("cancelled", "requeued", "lease_lost")
 
 
@@ -56,8 +59,11 @@ class Ending:
         self._cause = ""
         self._image_ready_at = image_ready_at
 
-    def write(self, outcome: Outcome) -> None:
-        """Gather everything and write it down; from then on the job has ended for the agent."""
+    def write(self, outcome: Outcome, services: Services | None = None) -> None:
+        """Gather everything and write it down; from then on the job has ended for the agent.
+
+        `services` have ended before.
+        """
         self._cause = outcome.cause
         disk = self._disk()
         fault = self._fault()
@@ -76,9 +82,15 @@ class Ending:
             "oom": self._oom(usage),
             "disk": disk,
             "pressure": self._container.pressure(),
-            "warnings": (*self._container.notes, *collected.warnings, *self._keep(outcome.end)),
+            "warnings": (
+                *self._container.notes,
+                *_warnings(services),
+                *collected.warnings,
+                *self._keep(outcome.end),
+            ),
             "artifacts": collected.artifacts,
             "log": self._log_size(outcome),
+            "services": () if services is None else services.summaries(),
             "effective": fields_of(self._container.effective),
         }
         if self._masker is not None:
@@ -113,7 +125,12 @@ class Ending:
         disk.look()
         if not disk.was_full():
             return Disk(False, disk.used_bytes(), disk.size_bytes)
-        return Disk(True, disk.used_bytes(), disk.size_bytes, tuple(disk.biggest(_BIGGEST, self._shown_as())))
+        return Disk(
+            True,
+            disk.used_bytes(),
+            disk.size_bytes,
+            tuple(disk.biggest(_BIGGEST, self._shown_as() | self._services_shown_as())),
+        )
 
     def _fault(self) -> Fault | None:
         """A host that lost what the job wrote has failed it, whatever the job made of that."""
@@ -148,6 +165,16 @@ class Ending:
         trees = enumerate(self._container.shape.host_trees)
         return {"workspace/upper": "/workspace", "root/upper": "", **{f"trees/{i}/upper": tree for i, tree in trees}}
 
+    def _services_shown_as(self) -> dict[str, str]:
+        """The same of its services, on the same disk: a path there begins with the service's name."""
+        shown: dict[str, str] = {}
+        for service in self._record.services:
+            own, trees = directory_of(service.name), enumerate(service.container.shape.host_trees)
+            shown[f"{own}/workspace/upper"] = f"{service.name}:/workspace"
+            shown[f"{own}/root/upper"] = f"{service.name}:"
+            shown |= {f"{own}/trees/{index}/upper": f"{service.name}:{tree}" for index, tree in trees}
+        return shown
+
     def _oom(self, usage: Usage) -> Oom | None:
         reading = self._container.oom()
         if not reading.events:
@@ -162,7 +189,7 @@ class Ending:
     def _collect(self, outcome: Outcome) -> artifacts.Collected:
         """The job's artifacts, now that nothing of it moves any more (CVE-2018-15664)."""
         rules = self._record.artifacts
-        if rules is None or self._cause in _OTHERS_TURN or not rules.is_due(self._is_success(outcome.end)):
+        if rules is None or self._cause in _NOTHING_TO_COLLECT or not rules.is_due(self._is_success(outcome.end)):
             return artifacts.Collected((), ())
         self._container.init.reap()
         self._directory.mark(jobfiles.COLLECTING)
@@ -171,7 +198,7 @@ class Ending:
             trees = list(self._trees(stack, warnings))
             reason_to_stop = self._reason_to_stop(time.monotonic() + _COLLECT_SECONDS)
             found = artifacts.collect(rules, trees, self._record.store, reason_to_stop)
-        if self._cause in _OTHERS_TURN:
+        if self._cause in _NOTHING_TO_COLLECT:
             return artifacts.Collected((), ())
         return artifacts.Collected(found.artifacts, (*warnings, *found.warnings))
 
@@ -221,10 +248,16 @@ def _first(*readings: _Number | None) -> _Number | None:
     return next((each for each in readings if each is not None), None)
 
 
+def _warnings(services: Services | None) -> tuple[str, ...]:
+    return () if services is None else tuple(services.warnings())
+
+
 def _shortened(facts: dict[str, Any], error: HostError) -> dict[str, Any]:
     """How the job ended, in what there always is room for (jobdir.py), and what is missing of the rest."""
     artifacts_lost = f"{len(facts['artifacts'])} artifacts, " if facts["artifacts"] else ""
-    why = f"the worker {error}: {artifacts_lost}samples and warnings are missing in this result"
+    services_lost = "services, " if facts["services"] else ""
+    why = f"the worker {error}: {artifacts_lost}{services_lost}samples and warnings are missing in this result"
     oom = facts["oom"] and replace(facts["oom"], victims=())
     disk = replace(facts["disk"], biggest=())
-    return {**facts, "samples": (), "artifacts": (), "oom": oom, "disk": disk, "warnings": (why,)}
+    rest = {"samples": (), "artifacts": (), "services": ()}
+    return {**facts, **rest, "oom": oom, "disk": disk, "warnings": (why,)}

@@ -85,8 +85,23 @@ class LogSize:
 
 
 @dataclass(frozen=True)
+class ServiceExit:
+    """How a service went; `state` is one of jobs/services.py's. `ready_seconds`: from its start."""
+
+    name: str
+    state: str
+    exit_code: int | None = None
+    signal: int | None = None
+    ready_seconds: float | None = None
+    oom_events: int = 0
+    cpu_seconds: float | None = None
+    memory_peak_bytes: int | None = None
+    log: LogSize = field(default_factory=LogSize)
+
+
+@dataclass(frozen=True)
 class Exit:
-    cause: str  # exited, timed_out, cancelled, requeued, lease_lost, fault
+    cause: str  # exited, timed_out, cancelled, requeued, lease_lost, service_not_ready, fault
     exit_code: int | None = None
     signal: int | None = None
     spawn_errno: int | None = None
@@ -101,6 +116,7 @@ class Exit:
     warnings: tuple[str, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     log: LogSize = field(default_factory=LogSize)
+    services: tuple[ServiceExit, ...] = ()
     effective: dict[str, Any] = field(default_factory=dict)
     features: dict[str, Any] = field(default_factory=dict)
 
@@ -140,4 +156,5 @@ _READERS: dict[str, Any] = {
     "warnings": tuple,
     "artifacts": lambda rows: tuple(Artifact(**row) for row in rows),
     "log": lambda fields: LogSize(**fields),
+    "services": lambda rows: tuple(ServiceExit(**{**row, "log": LogSize(**row["log"])}) for row in rows),
 }

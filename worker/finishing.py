@@ -9,17 +9,19 @@ import structlog
 from dayfly.jobs.demand import Capacity
 from dayfly.jobs.errors import StoreError
 from dayfly.jobs.result import Result
+from dayfly.jobs.service_result import ServiceResult
 from dayfly.jobs.spec import Keep
 from dayfly.jobs.state import Outcome
 from dayfly.jobs.verdict import should_retry
 from dayfly.queue.claims import Claim
 from dayfly.queue.consumer import Consumer
 from dayfly.worker.claims import attempt_of
+from dayfly.worker.logfile import LogReader
 from dayfly.worker.places import Places
 from dayfly.worker.reporting import report
 from dayfly.worker.running import RunningJob
 from dayfly.worker.settings import JobDefaults
-from dayfly.worker.store import FileStore
+from dayfly.worker.store import FileStore, service_log_id
 
 log = structlog.get_logger()
 
@@ -61,6 +63,8 @@ class Finisher:
         result = report(job.record, job.spec, job.ending, location, self._defaults)
         if result.outcome is None:
             return result
+        if result.services:
+            result = dataclasses.replace(result, services=self._store_service_logs(job, result, warnings))
         self._hold_artifacts(job, result, warnings)
         if result.outcome is Outcome.CANCELLED:
             result = dataclasses.replace(result, reason=self._consumer.cancel_reason(job.claim))
@@ -70,11 +74,28 @@ class Finisher:
         return dataclasses.replace(result, attempts=attempts, warnings=(*result.warnings, *warnings))
 
     def _store_log(self, job: RunningJob, warnings: list[str]) -> str | None:
-        reader = job.whole_log()
+        return self._put_log(job.job_id, job.whole_log(), "the log", warnings)
+
+    def _store_service_logs(self, job: RunningJob, result: Result, warnings: list[str]) -> tuple[ServiceResult, ...]:
+        """The services as they are, each with the place of its log."""
+        return tuple(
+            dataclasses.replace(
+                each,
+                log=self._put_log(
+                    service_log_id(job.job_id, each.name),
+                    job.service_log(each.name),
+                    f"the log of service {each.name}",
+                    warnings,
+                ),
+            )
+            for each in result.services
+        )
+
+    def _put_log(self, log_id: str, reader: LogReader, what: str, warnings: list[str]) -> str | None:
         try:
-            return self._store.put_log(job.job_id, reader.frames(is_final=True))
+            return self._store.put_log(log_id, reader.frames(is_final=True))
         except StoreError as error:
-            warnings.append(f"the log is not kept: {error}")
+            warnings.append(f"{what} is not kept: {error}")
             return None
         finally:
             reader.close()

@@ -16,6 +16,8 @@ def layers_in_use(home: Path) -> set[str]:
     used = set(layers_held(Places(home)))
     for record in _records(home):
         used.update(record.container.shape.image_layers)
+        for service in record.services:
+            used.update(service.container.shape.image_layers)
     return used
 
 

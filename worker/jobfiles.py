@@ -21,7 +21,7 @@ PREPARING, READY, RUNNING, COLLECTING = _STATES = "preparing", "ready", "running
 STOP, DISK, _STDIN = "stop", "disk.ext4", "stdin"
 # The record goes before exit.json does: whoever finds neither sees a job that is over.
 _KNOWN = (joblock.NAME, records.NAME, exits.NAME, *_STATES, STOP, DISK, _STDIN, logfile.NAME)
-_OTHERS = (f"{logfile.NAME}.", *(f"{name}." for name in _KNOWN))
+_OTHERS = (f"{logfile.NAME}.", logfile.SERVICE_PREFIX, *(f"{name}." for name in _KNOWN))
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _LARGEST = 64 << 20
 

@@ -23,8 +23,9 @@ from dayfly.worker.ending import Ending
 from dayfly.worker.exit import Fault
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.record import Record
+from dayfly.worker.services import Services
 from dayfly.worker.stop_requests import StopRequests
-from dayfly.worker.supervision import Supervision
+from dayfly.worker.supervision import Outcome, Supervision
 
 if TYPE_CHECKING:
     from dayfly.worker.masking import Masker
@@ -87,8 +88,31 @@ def _run(
     supervision = Supervision(container, record, directory, stops, masker)
     if record.document.get("debug"):
         supervision.note(describe(record.container, host.ids, host.hierarchy.version == 2))
-    refusal = container.start(record.container, record.stop_signal, secrets)
-    ending.write(supervision.refused(refusal) if refusal else supervision.follow())
+        for service in record.services:
+            steps = describe(service.container, host.ids, host.hierarchy.version == 2)
+            supervision.note(f"service {service.name}: {step}" for step in steps)
+    if not record.services:
+        refusal = container.start(record.container, record.stop_signal, secrets)
+        ending.write(supervision.refused(refusal) if refusal else supervision.follow())
+        return
+    with Services(record, directory, stops, masker) as services:
+        services.prepare(host, container)
+        ending.write(_run_beside(services, container, record, secrets, supervision), services)
+
+
+def _run_beside(
+    services: Services, container: Container, record: Record, secrets: dict[str, str], supervision: Supervision
+) -> Outcome:
+    """The job itself, once all of its services serve; their end comes between its own and the account of it."""
+    hindrance = services.begin()
+    if hindrance is not None:
+        outcome = supervision.hindered(hindrance)
+    elif (refusal := container.start(record.container, record.stop_signal, secrets)) is not None:
+        outcome = supervision.refused(refusal)
+    else:
+        outcome = supervision.follow(services)
+    services.stop()
+    return outcome
 
 
 def _masker(secrets: dict[str, str]) -> "Masker":

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from dayfly.jobs.errors import HostError
 
 NAME = "log"
+SERVICE_PREFIX = "service-"  # of the log of a service: service-db, service-db.1 …
 STDOUT, STDERR, NOTE = 1, 2, 3
 POSITION = 0
 
@@ -51,18 +52,24 @@ class Cursor:
     position: int = 0
 
 
-def segment_name(number: int) -> str:
-    return f"{NAME}.{number}" if number else NAME
+def service_log(service: str) -> str:
+    """The name of a service's log."""
+    return f"{SERVICE_PREFIX}{service}"
+
+
+def segment_name(number: int, name: str = NAME) -> str:
+    return f"{name}.{number}" if number else name
 
 
 class LogWriter:
     """Appends to the log in the directory behind `directory_fd`. A file is made when its first byte comes."""
 
-    def __init__(self, directory_fd: int, limit_bytes: int) -> None:
+    def __init__(self, directory_fd: int, limit_bytes: int, name: str = NAME) -> None:
         limit = max(limit_bytes, _SMALLEST_LIMIT)
         self.bytes_of = {STDOUT: 0, STDERR: 0, NOTE: 0}
         self.dropped_bytes = 0
         self._directory_fd = directory_fd
+        self._name = name
         self._head_bytes = limit // 2
         self._tail_bytes = limit // 4
         self._fd = -1
@@ -93,7 +100,7 @@ class LogWriter:
         """Raises HostError: a full disk, most of all."""
         try:
             if self._fd < 0:
-                self._fd = os.open(segment_name(self._segment), _APPEND, 0o600, dir_fd=self._directory_fd)
+                self._fd = os.open(segment_name(self._segment, self._name), _APPEND, 0o600, dir_fd=self._directory_fd)
             written = os.writev(self._fd, [header, payload])
             whole = len(header) + len(payload)
             if written < whole:
@@ -104,7 +111,7 @@ class LogWriter:
             from dayfly.runtime.operations import remedy_for  # a client that reads logs needs nothing of the runtime
 
             directory = os.readlink(f"/proc/self/fd/{self._directory_fd}")
-            path = f"{directory}/{segment_name(self._segment)}"
+            path = f"{directory}/{segment_name(self._segment, self._name)}"
             raise HostError("write the job's log", path, error.errno, remedy_for(error)) from error
 
     def _next_segment(self, now: int) -> None:
@@ -114,7 +121,7 @@ class LogWriter:
             self._kept.append((self._segment, total - self._begins_at))
         if len(self._kept) == 2:
             number, size = self._kept.pop(0)
-            os.unlink(segment_name(number), dir_fd=self._directory_fd)
+            os.unlink(segment_name(number, self._name), dir_fd=self._directory_fd)
             self.dropped_bytes += size
         self._segment += 1
         self._left = self._tail_bytes
@@ -125,9 +132,10 @@ class LogWriter:
 class LogReader:
     """Yields the frames after a Cursor, as far as they have been written, across segments and the gap between them."""
 
-    def __init__(self, directory_fd: int, cursor: Cursor | None = None) -> None:
+    def __init__(self, directory_fd: int, cursor: Cursor | None = None, name: str = NAME) -> None:
         self.cursor = cursor or Cursor()
         self._directory_fd = directory_fd
+        self._name = name
         self._fd = -1
 
     def frames(self, is_final: bool = False) -> Iterator[Frame]:
@@ -188,7 +196,7 @@ class LogReader:
 
     def _reopen(self) -> bool:
         try:
-            self._fd = os.open(segment_name(self.cursor.segment), _READ, dir_fd=self._directory_fd)
+            self._fd = os.open(segment_name(self.cursor.segment, self._name), _READ, dir_fd=self._directory_fd)
         except FileNotFoundError:
             return False
         return True
@@ -203,9 +211,10 @@ class LogReader:
             return None  # the head is not full: most jobs never need the look into the directory
         try:
             with os.scandir(self._directory_fd) as entries:
-                numbers = [int(entry.name[len(NAME) + 1 :]) for entry in entries if _is_tail(entry.name)]
+                names = [entry.name for entry in entries if _is_tail(entry.name, self._name)]
         except FileNotFoundError:
             return None
+        numbers = (int(name[len(self._name) + 1 :]) for name in names)
         return min((number for number in numbers if number > self.cursor.segment), default=None)
 
 
@@ -231,6 +240,6 @@ def _decode(buffer: bytes, start: int) -> Frame | None:
     return Frame(time_ns, stream, buffer[body : body + length])
 
 
-def _is_tail(name: str) -> bool:
+def _is_tail(name: str, log: str) -> bool:
     prefix, _, number = name.partition(".")
-    return prefix == NAME and number.isdigit()
+    return prefix == log and number.isdigit()

@@ -7,14 +7,14 @@ never run with less than it asked for.
 import os
 import posixpath
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from dayfly.jobs.demand import Capacity, Demand
 from dayfly.jobs.errors import SpecError, StoreError
-from dayfly.jobs.program import no_command, script_command
-from dayfly.jobs.signals import parse_signal
+from dayfly.jobs.program import script_command
 from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec, Network
 from dayfly.runtime.bundle import path_of
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
@@ -25,11 +25,13 @@ from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
 from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Secret, Shape, Workspace
 from dayfly.worker import switches
 from dayfly.worker.host import host_id
+from dayfly.worker.image_program import argv_of
+from dayfly.worker.record import ServicePlan
+from dayfly.worker.service_plan import plan_services
 from dayfly.worker.settings import WorkerSettings
 
 WORKSPACE = "/workspace"
 _Number = TypeVar("_Number", int, float)
-_SIGTERM = 15
 _MIB = 1 << 20
 
 
@@ -69,6 +71,7 @@ class Planner:
             secrets=tuple(
                 Secret(name=each.name, env=each.env, file=each.file, mode=each.mode) for each in spec.secrets
             ),
+            neighbours=tuple(service.name for service in spec.services),
         )
 
     def shape(self, spec: JobSpec, image: Image) -> Shape:
@@ -88,15 +91,9 @@ class Planner:
             devices=switches.devices(spec, self._settings.allow, self._hierarchy.lacking),
         )
 
-    def stop_signal(self, spec: JobSpec, image: Image) -> int:
-        if spec.stop_signal is not None:
-            return spec.stop_signal
-        if not image.config.stop_signal:
-            return _SIGTERM
-        try:
-            return parse_signal(image.config.stop_signal)
-        except ValueError:
-            return _SIGTERM  # an image's own nonsense does not keep its jobs from running
+    def services(self, spec: JobSpec, images: Sequence[Image], job: Shape) -> tuple[ServicePlan, ...]:
+        """What runs beside a job of the shape `job`; `images` are those of its services. Raises SpecError."""
+        return plan_services(spec.services, images, job, self._settings, self._hierarchy)
 
     def timeout_seconds(self, spec: JobSpec) -> float | None:
         return self._settings.defaults.timeout_seconds if spec.timeout_seconds is None else spec.timeout_seconds
@@ -211,17 +208,9 @@ _LIMIT_NAMES = {
 
 
 def _argv(spec: JobSpec, image: Image) -> tuple[str, ...]:
-    """As Docker has it: `command` follows the entrypoint; a stated entrypoint drops the image's own command."""
     if spec.script is not None:
         return script_command(spec.script)
-    entrypoint = image.config.entrypoint if spec.entrypoint is None else spec.entrypoint
-    command = spec.command
-    if command is None:
-        command = image.config.cmd if spec.entrypoint is None else ()
-    argv = (*entrypoint, *command)
-    if not argv or not argv[0]:
-        raise SpecError("command", no_command(image.name))
-    return argv
+    return argv_of(spec.entrypoint, spec.command, image, "command")
 
 
 def _environment(spec: JobSpec, image: Image, identity: Identity) -> dict[str, str]:

@@ -35,6 +35,20 @@ class ArtifactRules:
 
 
 @dataclass(frozen=True)
+class ServicePlan:
+    """One service: its container (whose `ready` says when it serves) and what the keeper does with it."""
+
+    name: str
+    container: ContainerPlan
+    ready_timeout_seconds: float
+    stop_grace_seconds: float
+    stop_signal: int
+    log_limit_bytes: int
+    image_ref: str
+    image_digest: str | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     job_id: str
     queue: str
@@ -59,6 +73,7 @@ class Record:
     earlier: tuple[Mapping[str, Any], ...] = ()  # the attempts before this one, as the queue has them
     image_ref: str | None = None
     image_digest: str | None = None
+    services: tuple[ServicePlan, ...] = ()
 
     def to_json(self) -> bytes:
         return json.dumps({"version": VERSION, **vars(self)}, default=fields_of, separators=(",", ":")).encode()
@@ -74,9 +89,15 @@ class Record:
             container = fields.pop("container")
             earlier = tuple(fields.pop("earlier"))
             plan = ContainerPlan.from_json(container)
-            return Record(artifacts=rules and _rules(rules), container=plan, earlier=earlier, **fields)
+            services = tuple(_service(service) for service in fields.pop("services", ()))
+            rules = rules and _rules(rules)
+            return Record(artifacts=rules, container=plan, earlier=earlier, services=services, **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a whole record: {error!r}") from error
+
+
+def _service(fields: dict[str, Any]) -> ServicePlan:
+    return ServicePlan(**{**fields, "container": ContainerPlan.from_json(fields["container"])})
 
 
 def _rules(fields: dict[str, Any]) -> ArtifactRules:

@@ -2,11 +2,13 @@
 
 from dayfly.jobs import result as results
 from dayfly.jobs.result import EffectiveLimits, ImageUsed, LogSummary, Result
+from dayfly.jobs.service_result import ServiceResult
+from dayfly.jobs.services import ServiceState
 from dayfly.jobs.spec import JobSpec
 from dayfly.jobs.state import Cause, Outcome, State
 from dayfly.jobs.verdict import Ending, decide, warnings_of
 from dayfly.queue.claims import Claim
-from dayfly.worker.exit import Artifact, Exit
+from dayfly.worker.exit import Artifact, Exit, ServiceExit
 from dayfly.worker.host import host_id
 from dayfly.worker.record import Record
 from dayfly.worker.settings import JobDefaults
@@ -26,6 +28,7 @@ def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None
         outcome=decide(facts),
         exit_code=ending.exit_code,
         signal=ending.signal,
+        reason=results.SERVICE_NOT_READY if ending.cause == Cause.SERVICE_NOT_READY.value else None,
         message=_message(ending),
         queue=record.queue,
         host=host_id(),
@@ -42,6 +45,7 @@ def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None
         pressure=results.Pressure(**vars(ending.pressure)) if ending.pressure else None,
         warnings=(*warnings_of(facts), *ending.warnings),
         artifacts=tuple(_artifact(each) for each in ending.artifacts),
+        services=tuple(_service(each, record) for each in ending.services),
         log=LogSummary(log_location, log.stdout_bytes, log.stderr_bytes, log.dropped_bytes),
     )
 
@@ -140,3 +144,21 @@ def _disk(ending: Exit) -> results.DiskFacts | None:
 
 def _artifact(artifact: Artifact) -> results.ArtifactEntry:
     return results.ArtifactEntry(**vars(artifact))
+
+
+def _service(service: ServiceExit, record: Record) -> ServiceResult:
+    plan = next(each for each in record.services if each.name == service.name)
+    return ServiceResult(
+        name=service.name,
+        image=plan.image_ref,
+        digest=plan.image_digest,
+        state=ServiceState(service.state),
+        exit_code=service.exit_code,
+        signal=service.signal,
+        ready_seconds=service.ready_seconds,
+        oom_events=service.oom_events,
+        cpu_seconds=service.cpu_seconds,
+        memory_peak_bytes=service.memory_peak_bytes,
+        log_bytes=service.log.stdout_bytes + service.log.stderr_bytes,
+        log_dropped_bytes=service.log.dropped_bytes,
+    )

@@ -17,7 +17,7 @@ from dayfly.worker import jobfiles
 from dayfly.worker.exit import NAME as EXIT
 from dayfly.worker.exit import Exit
 from dayfly.worker.logfile import NAME as LOG
-from dayfly.worker.logfile import LogReader
+from dayfly.worker.logfile import LogReader, service_log
 from dayfly.worker.record import Record
 from dayfly.worker.reporting import without_exit
 
@@ -110,6 +110,10 @@ class RunningJob:
     def whole_log(self) -> LogReader:
         """A reader of its own over all that is kept of the log."""
         return LogReader(self._directory_fd)
+
+    def service_log(self, service: str) -> LogReader:
+        """A reader over all that is kept of a service's log."""
+        return LogReader(self._directory_fd, name=service_log(service))
 
     def keep(self, path: str) -> None:
         """Move the directory to where it stays; its keeper, if it still tidies up, works through a descriptor."""

@@ -17,9 +17,10 @@ from dayfly.runtime.shape import Shape
 from dayfly.worker import jobfiles
 from dayfly.worker.claims import earlier_of
 from dayfly.worker.host import boot_id
+from dayfly.worker.image_program import stop_signal_of
 from dayfly.worker.places import Places
 from dayfly.worker.plan import Identity, Planner
-from dayfly.worker.record import Record
+from dayfly.worker.record import Record, ServicePlan
 from dayfly.worker.running import RunningJob
 from dayfly.worker.selection import artifact_rules
 from dayfly.worker.settings import WorkerSettings
@@ -97,6 +98,8 @@ class Starter:
             ref = spec.image or self._settings.defaults.image
             image = self._resolve(ref)
             record = self._record(claim, spec, image, ref)
+            if spec.services:
+                record = dataclasses.replace(record, services=self._services(spec, record.container.shape))
             self.guess = record.container.shape
             while (keeper := self._warm.take(record.container.shape)) is not None:
                 record = dataclasses.replace(record, token=keeper.token)
@@ -104,6 +107,15 @@ class Starter:
                 if job is not None:
                     return job
         return None
+
+    def _services(self, spec: JobSpec, job: Shape) -> tuple[ServicePlan, ...]:
+        images = []
+        for number, service in enumerate(spec.services):
+            try:
+                images.append(self._resolve(service.image))
+            except ImageError as error:
+                raise SpecError(f"services[{number}].image", str(error)) from error
+        return self._planner.services(spec, images, job)
 
     def _resolve(self, ref: str) -> Image:
         """The host's own image is looked over at most once a second: that takes 150 lstat(2), names take one read."""
@@ -156,7 +168,7 @@ class Starter:
             container=self._planner.plan(spec, image, identity, stdin),
             timeout_seconds=self._planner.timeout_seconds(spec),
             stop_grace_seconds=self._planner.stop_grace_seconds(spec),
-            stop_signal=self._planner.stop_signal(spec, image),
+            stop_signal=stop_signal_of(spec.stop_signal, image),
             log_limit_bytes=self._settings.log_limit_bytes,
             artifacts=artifact_rules(spec.artifacts, self._settings.defaults.artifacts_when),
             store=str(self._settings.store),

@@ -2,6 +2,7 @@
 
 blobs/sha256/ab/<digest>    content, written by keepers (worker/blob.py)
 logs/<job id>.zst           the frames of worker/logfile.py, compressed: one zstd frame for each attempt, in their order
+logs/<job id>@<service>.zst  the same of one of its services
 kept/<job id>.json          which blobs a job's artifacts need, and until when
 """
 
@@ -20,6 +21,11 @@ from dayfly.worker.logfile import Frame, decode_all
 
 _CHUNK = 1 << 20
 _YOUNG_SECONDS = 24 * 3600.0  # a blob may wait this long for the job that names it
+
+
+def service_log_id(job_id: str, service: str) -> str:
+    """What stands for a job's id where the log of one of its services is meant."""
+    return f"{job_id}@{service}"
 
 
 class FileStore:

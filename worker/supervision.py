@@ -1,6 +1,7 @@
 """A running job, followed by its keeper: output into the log, deadlines, stops, samples, and its end.
 
-One poll(2) loop over four descriptors: the job's two output pipes, init's channel, and a pipe that signals write to.
+One poll(2) loop over four descriptors: the job's two output pipes, init's channel, and a pipe that signals write to;
+and over those of its services, if it has any.
 Nothing here waits for the agent, Redis or a reader of the log.
 """
 
@@ -19,6 +20,7 @@ from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import NOTE, STDERR, STDOUT, LogWriter
 from dayfly.worker.record import Record
 from dayfly.worker.samples import Samples
+from dayfly.worker.services import Hindrance, Services
 from dayfly.worker.stop_requests import StopRequests
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Supervision:
         self._kill_at: float | None = None
         self._timeout_at: float | None = None
         self._poll = select.poll()
+        self._services: Services | None = None
         self._pipes = {container.init.stdout: STDOUT, container.init.stderr: STDERR}
 
     def note(self, lines: Iterable[str]) -> None:
@@ -81,12 +84,24 @@ class Supervision:
         end = End(refusal.exit_code, None, is_alone=True)
         return Outcome("exited", end, None, time.time(), self._samples, self._log, refusal.message, refusal.errno)
 
-    def follow(self) -> Outcome:
-        """Follow the job to its end."""
+    def hindered(self, hindrance: Hindrance) -> Outcome:
+        """The outcome of a job that was not started, since its services do not serve or it was stopped before."""
+        if hindrance.message is not None:
+            self.note([hindrance.message])
+        self._output.close()
+        end = End(None, None, is_alone=True)
+        return Outcome(hindrance.cause, end, None, time.time(), self._samples, self._log, hindrance.message)
+
+    def follow(self, services: Services | None = None) -> Outcome:
+        """Follow the job to its end. What its services took of its time counts against its timeout."""
         started_at = time.time()
         self._directory.mark(jobfiles.RUNNING)
         if self._record.timeout_seconds is not None:
-            self._timeout_at = time.monotonic() + self._record.timeout_seconds
+            began_at = time.monotonic() if services is None else services.began_at
+            self._timeout_at = began_at + self._record.timeout_seconds
+        if services is not None:
+            self._services, self._samples = services, Samples(self._container)
+            services.attach(self._poll)
         for fd in (*self._pipes, self._stops.fd, self._container.init.end_fd):
             self._poll.register(fd, select.POLLIN)
         end = self._until_end()
@@ -105,6 +120,8 @@ class Supervision:
                 self._pump(fd)
             if self._stops.fd in fds:
                 self._heed_stop()
+            if self._services is not None:
+                self._services.hear(fds)
             if self._container.init.end_fd in fds:
                 return self._container.init.end()
             self._keep_time()
@@ -120,11 +137,12 @@ class Supervision:
     def _drain(self) -> None:
         """Read what is left in the pipes, which is all of it once no process holds them."""
         deadline = time.monotonic() + _DRAIN_SECONDS
-        for fd in (self._stops.fd, self._container.init.end_fd):
-            self._poll.unregister(fd)
+        poll = self._poll = select.poll()
+        for fd in self._pipes:
+            poll.register(fd, select.POLLIN)
         while self._pipes:
             left = deadline - time.monotonic()
-            ready = self._poll.poll(max(0.0, left) * 1000)
+            ready = poll.poll(max(0.0, left) * 1000)
             for fd, _ in ready:
                 self._pump(fd)
             if not ready or left < 0:

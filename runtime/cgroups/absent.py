@@ -55,6 +55,13 @@ class Cgroup:
     def restrict(self, only: Sequence[Device]) -> None:
         """There is none that could be asked for it (`create`)."""
 
+    def divide(self, pid: int) -> None:
+        """There is nothing to divide."""
+
+    def within(self, name: str) -> "Cgroup":
+        """What stands in for a service's group."""
+        return Cgroup()
+
     def apply(self, quotas: Quotas) -> None:
         """Nothing can be limited; whoever states a limit was refused before (worker/plan.py)."""
 

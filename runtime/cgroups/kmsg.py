@@ -28,7 +28,8 @@ def open_at_end() -> int | None:
 
 
 def victims(fd: int, group: str) -> tuple[Victim, ...]:
-    """The processes killed for the limit of the group whose path ends in `group`, in order of death."""
+    """The processes of the group whose path ends in `group` that were killed for its limit or one around it, in order
+    of death. Those of groups within it are not among them."""
     return find_victims(_records(fd), group)
 
 
@@ -37,7 +38,7 @@ def find_victims(records: Iterator[str], group: str) -> tuple[Victim, ...]:
     found: list[Victim] = []
     condemned: set[str] = set()
     for record in records:
-        if "oom-kill:" in record and f"{group},task_memcg=" in record:
+        if "oom-kill:" in record and "oom_memcg=" in record and f"{group},task=" in record:
             # The task's name may hold anything, a comma too; the pid comes after it.
             condemned.add(record.rpartition(",pid=")[2].partition(",")[0])
         elif "Killed process " in record:

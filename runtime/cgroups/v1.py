@@ -75,10 +75,13 @@ class Hierarchy:
         return sorted(found)
 
     def remove(self, token: str, within_seconds: float = 2.0) -> bool:
-        """Kill and remove what is left of a group. True when nothing is left; safe for one that never was."""
+        """Kill and remove what is left of a group, and of those within. True when nothing is left; safe for one that
+        never was."""
         parents = {**self._parents, **({} if self._devices is None else {"devices": self._devices})}
         directories = {name: os.path.join(parent, token) for name, parent in parents.items()}
         present = {name: path for name, path in directories.items() if os.path.isdir(path)}
+        for name in {each for path in present.values() for each in controlfile.subdirectories(path)}:
+            self.remove(f"{token}/{name}", within_seconds)
         return Cgroup(present, f"/{self.name}/{token}").discard(within_seconds)
 
     def leave(self) -> None:
@@ -140,6 +143,26 @@ class Cgroup:
     def restrict(self, only: Sequence[Device]) -> None:
         """Let it use these devices and no others. Raises `HostError`."""
         devices.restrict_v1(*self._place("devices"), only)
+
+    def divide(self, pid: int) -> None:
+        """Be ready to have groups within; the job's own process `pid` may stay where it is."""
+
+    def within(self, name: str) -> "Cgroup":
+        """A new group within this one, for a service. Raises `HostError`.
+
+        It has no part in blkio, where groups within one another share no limit: its processes join the job's own.
+        """
+        directories = {
+            controller: os.path.join(directory, name)
+            for controller, directory in self._directories.items()
+            if controller != "blkio"
+        }
+        for directory in dict.fromkeys(directories.values()):
+            controlfile.make_directory(directory)
+        group = Cgroup(directories, f"{self.path}/{name}", has_swap=self._has_swap)
+        if "blkio" in self._fds:
+            group._also_join(self._fds["blkio"])
+        return group
 
     def apply(self, quotas: Quotas) -> None:
         """Write the limits that differ from those applied before. Raises `HostError` with file and value."""
@@ -237,6 +260,11 @@ class Cgroup:
         """Close the descriptors; the group stays."""
         self._fds = {}
         close_all(self._open)
+
+    def _also_join(self, directory_fd: int) -> None:
+        fd = os.open("tasks", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory_fd)
+        self.joins.append(fd)
+        self._open.append(fd)
 
     def _place(self, controller: str) -> tuple[int, str]:
         if controller not in self._fds:

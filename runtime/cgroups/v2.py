@@ -20,6 +20,7 @@ from dayfly.runtime.shape import Device, IoQuota, Quotas
 
 CONTROLLERS = ("cpu", "memory", "pids", "io")
 
+_LEAF = "_job"  # no service has a name like that
 _MICRO = 1_000_000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -62,10 +63,13 @@ class Hierarchy:
         return sorted(controlfile.subdirectories(self.directory))
 
     def remove(self, token: str, within_seconds: float = 2.0) -> bool:
-        """Kill and remove what is left of a group. True when nothing is left; safe for one that never was."""
+        """Kill and remove what is left of a group, and of those within. True when nothing is left; safe for one that
+        never was."""
         directory = os.path.join(self.directory, token)
         if not os.path.isdir(directory):
             return True
+        for name in controlfile.subdirectories(directory):
+            self.remove(f"{token}/{name}", within_seconds)
         return Cgroup(directory, f"/{self.name}/{token}").discard(within_seconds)
 
     def leave(self) -> None:
@@ -104,6 +108,7 @@ class Cgroup:
         """`path` is the end of the group's path as the kernel's log has it."""
         self.path = path
         self._directory = directory
+        self._leaf_fd: int | None = None
         self._has_swap = has_swap
         self._fd = os.open(directory, _DIRECTORY)
         self._open = [self._fd]
@@ -118,6 +123,26 @@ class Cgroup:
     def restrict(self, only: Sequence[Device]) -> None:
         """Let it use these devices and no others. Raises `HostError`."""
         devices.restrict_v2(self._fd, self._directory, only)
+
+    def divide(self, pid: int) -> None:
+        """Be ready to have groups within, as one with processes may not: the job's own, `pid`, moves into a leaf.
+
+        Limits and readings stay those of the whole. Raises `HostError`.
+        """
+        leaf = os.path.join(self._directory, _LEAF)
+        controlfile.make_directory(leaf)
+        self._leaf_fd = os.open(leaf, _DIRECTORY)
+        self._open.append(self._leaf_fd)
+        controlfile.write(self._leaf_fd, leaf, "cgroup.procs", str(pid))
+        offered = (controlfile.read(self._fd, "cgroup.controllers") or "").split()
+        wanted = " ".join(f"+{name}" for name in CONTROLLERS if name in offered)
+        controlfile.write(self._fd, self._directory, "cgroup.subtree_control", wanted)
+
+    def within(self, name: str) -> "Cgroup":
+        """A new group within this one, which was divided, for a service. Raises `HostError`."""
+        directory = os.path.join(self._directory, name)
+        controlfile.make_directory(directory)
+        return Cgroup(directory, f"{self.path}/{name}", has_swap=self._has_swap)
 
     def apply(self, quotas: Quotas) -> None:
         """Write the limits that differ from those applied before. Raises `HostError` with file and value."""
@@ -164,10 +189,12 @@ class Cgroup:
         )
 
     def oom(self) -> Oom:
-        events = self._keyed("memory.events").get("oom_kill", 0)
+        """Without what was killed in groups within."""
+        fd, path = (self._fd, self.path) if self._leaf_fd is None else (self._leaf_fd, f"{self.path}/{_LEAF}")
+        events = controlfile.read_keyed(fd, "memory.events").get("oom_kill", 0)
         if not events or self._kmsg is None:
             return Oom(events)
-        return Oom(events, kmsg.victims(self._kmsg, self.path))
+        return Oom(events, kmsg.victims(self._kmsg, path))
 
     def pressure(self) -> Pressure | None:
         """None where the kernel does not count (psi=0)."""
@@ -210,7 +237,7 @@ class Cgroup:
         try:
             if not self.is_empty():
                 self.kill(within_seconds)
-            left = [self._directory]
+            left = [self._directory] if self._leaf_fd is None else [f"{self._directory}/{_LEAF}", self._directory]
             return tasks.wait_until(lambda: controlfile.remove_directories(left), deadline)
         finally:
             self.close()

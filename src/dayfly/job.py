@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dayfly.home import remember_last
+from dayfly.service_logs import service_log
 
 if TYPE_CHECKING:
     import os
@@ -38,12 +39,16 @@ class Job:
         """The result, once the job is finished."""
         return self.wait()
 
-    def logs(self, follow: bool = False, cursor: LogCursor | None = None) -> Iterator[LogLine]:
-        """What the job wrote, in order; with `follow` up to its end.
+    def logs(
+        self, follow: bool = False, cursor: LogCursor | None = None, *, service: str | None = None
+    ) -> Iterator[LogLine]:
+        """What the job wrote, in order; with `follow` up to its end. Or, once it has ended, what a service of it wrote.
 
         A finished job's log comes whole from the store when that is on this machine, else from Redis, which keeps
         only so much of it. With the same `cursor` again, nothing that was yielded before comes twice.
         """
+        if service is not None:
+            return service_log(self.client, self.id, service, follow=follow)
         return self.client.log_of(self.id, follow=follow, cursor=cursor)
 
     def cancel(self, now: bool = False) -> None:

@@ -249,3 +249,40 @@ def test_old_keys_open_what_was_sealed_for_them(sealed: Any, tmp_path: Path) -> 
     assert host.submit(image="host", script='[ "$token" ]', secrets=["token"]).result().is_success
     gone = host.submit(image="host", script="true", secrets={"key": {}}).result()
     assert "has none of these keys" in str(gone.message)
+
+
+_ECHO = """\
+import socket
+listener = socket.create_server(("127.0.0.1", 7900))
+while True:
+    connection = listener.accept()[0]
+    got = connection.makefile("rb").readline().decode().strip()
+    print("got", got, flush=True)
+    connection.sendall(b"ok")
+    if got.endswith("!"):
+        raise SystemExit(f"no more of {got}")
+"""
+_TELL = """\
+for end in '' '!'; do
+    python3 -c 'import socket, sys
+with socket.create_connection(("echo", 7900)) as to:
+    to.sendall(sys.argv[1].encode() + b"\\n"); to.recv(2)' "$TOKEN$end"
+done
+sleep 1
+"""
+
+
+def test_s1_what_a_service_writes_of_its_jobs_secret_is_masked_too(sealed: Any) -> None:
+    """Its log, its last words in the result's warnings, and the home: 0 hits; a service is given no secret itself."""
+    host = sealed
+    host.start()
+    echo = {"image": "host", "name": "echo", "command": ["python3", "-c", _ECHO], "ready": "tcp:7900"}
+    job = host.client.submit(image="host", script=_TELL, secrets={"token": "TOKEN"}, services=[echo])
+    result = job.result()
+    assert result.outcome is Outcome.SUCCEEDED, result.describe()
+    log = b"".join(line.data for line in job.logs(service="echo"))
+    assert log.count(b"got") == 3, log
+    assert any("no more of" in warning for warning in result.warnings)
+    assert not _leaks(log)
+    assert not _leaks(json.dumps(result.to_json()))
+    assert not [path for path in _files(host.home) if _leaks(path.read_bytes())]

@@ -90,9 +90,9 @@ def test_document_of_a_newer_version_is_refused(valkey: str, tmp_path: Path) -> 
     file.write_text("version: 2\ncommand: ['true']\n")
     done = dayfly("submit", "-f", str(file), DAYFLY_URL=valkey)
     assert (done.returncode, "version" in done.stderr, "line 1" in done.stderr) == (125, True, True)
-    file.write_text("command: ['true']\nservices: [postgres]\n")
+    file.write_text("command: ['true']\ninputs: [a]\n")
     done = dayfly("submit", "-f", str(file), DAYFLY_URL=valkey)
-    assert (done.returncode, "services" in done.stderr, "not built yet" in done.stderr) == (125, True, True)
+    assert (done.returncode, "inputs" in done.stderr, "not built yet" in done.stderr) == (125, True, True)
 
 
 def test_worker_needs_a_redis_and_says_how() -> None:

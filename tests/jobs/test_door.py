@@ -8,6 +8,7 @@ from dayfly.jobs.door import read_job
 from dayfly.jobs.model import JobModel
 from dayfly.jobs.privileges import Device, Seccomp
 from dayfly.jobs.secret_use import SecretUse
+from dayfly.jobs.services import Ready, Service, ServiceLimits
 from dayfly.jobs.spec import (
     After,
     AfterWhen,
@@ -64,6 +65,22 @@ def test_every_field_is_read():
         "stop_grace": 0,
         "stop_signal": "SIGINT",
         "network": "host",
+        "services": [
+            {
+                "image": "example.org/db/postgres:16",
+                "name": "db",
+                "entrypoint": ["docker-entrypoint.sh"],
+                "command": ["postgres", "-c", "fsync=off"],
+                "env": {"POSTGRES_PASSWORD": "x"},
+                "workdir": "/srv",
+                "user": "postgres",
+                "ready": {"cmd": ["pg_isready", "-q"]},
+                "ready_timeout": "2m",
+                "limits": {"cpus": 0.5, "memory": "256M", "pids": 64, "shm": "128M"},
+                "stop_signal": "SIGINT",
+                "stop_grace": "5s",
+            }
+        ],
         "artifacts": {
             "paths": ["report.xml", "dist/**", "/var/log/*.log"],
             "exclude": ["dist/tmp/**"],
@@ -117,6 +134,22 @@ def test_every_field_is_read():
         stop_grace_seconds=0,
         stop_signal=signal.SIGINT,
         network=Network.HOST,
+        services=(
+            Service(
+                name="db",
+                image="example.org/db/postgres:16",
+                entrypoint=("docker-entrypoint.sh",),
+                command=("postgres", "-c", "fsync=off"),
+                env={"POSTGRES_PASSWORD": "x"},
+                workdir="/srv",
+                user="postgres",
+                ready=Ready(command=("pg_isready", "-q")),
+                ready_timeout_seconds=120,
+                limits=ServiceLimits(0.5, 256 << 20, 64, 128 << 20),
+                stop_signal=signal.SIGINT,
+                stop_grace_seconds=5,
+            ),
+        ),
         artifacts=Artifacts(
             paths=("report.xml", "dist/**", "/var/log/*.log"),
             exclude=("dist/tmp/**",),
@@ -171,6 +204,11 @@ def test_an_empty_document_is_a_job_of_defaults():
          {"retry": {"max": 1, "when": ["failed"], "exit_codes": [75]}}),
         ({"after": "01JX"}, {"after": {"ids": ["01JX"], "when": "ok"}}),
         ({"after": ["01JX", "01JY"]}, {"after": {"ids": ["01JX", "01JY"]}}),
+        ({"services": "example.org/a/My_db:16"}, {"services": [{"image": "example.org/a/My_db:16", "name": "my-db"}]}),
+        ({"services": [{"image": "a", "ready": "tcp:5432"}]}, {"services": [{"image": "a", "ready": {"tcp": 5432}}]}),
+        ({"services": {"image": "a", "ready": "cmd:x -y 'b c'"}},
+         {"services": [{"image": "a", "ready": {"cmd": ["x", "-y", "b c"]}}]}),
+        ({"services": {"image": "a", "limits": "pids=9"}}, {"services": [{"image": "a", "limits": {"pids": 9}}]}),
         ({"dir": "."}, {"dir": {"path": "."}}),
         ({"stdin": "héllo\n"}, {"stdin": {"text": "héllo\n"}}),
         ({"stop_signal": "INT"}, {"stop_signal": 2}),

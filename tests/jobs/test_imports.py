@@ -5,7 +5,20 @@ import sys
 
 import pytest
 
-_LIGHT = ("errors", "spec", "state", "ids", "units", "demand", "result", "verdict", "signals", "plain")
+_LIGHT = (
+    "errors",
+    "spec",
+    "state",
+    "ids",
+    "units",
+    "demand",
+    "result",
+    "verdict",
+    "signals",
+    "plain",
+    "services",
+    "service_result",
+)
 _SLOW = {"pydantic", "pydantic_core", "yaml", "redis", "rq", "json", "click", "structlog", "decimal", "logging"}
 
 

@@ -14,6 +14,7 @@ from dayfly.jobs.door import read_job
 from dayfly.jobs.privileges import CAPABILITIES, Device, Seccomp
 from dayfly.jobs.schema import json_schema
 from dayfly.jobs.secret_use import SecretUse
+from dayfly.jobs.services import Ready, Service, ServiceLimits
 from dayfly.jobs.spec import (
     After,
     AfterWhen,
@@ -89,6 +90,23 @@ _SECRETS = st.lists(
     max_size=3,
     unique_by=(lambda each: each.name, lambda each: each.env or each.file or each.name),
 ).map(tuple)
+_SERVICE = st.builds(
+    Service,
+    name=st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True).filter(lambda name: name != "localhost"),
+    image=st.sampled_from(["debian:12", "a.b:5000/c", "/srv/root"]) | _DIGEST,
+    entrypoint=_optional(_WORDS),
+    command=_optional(_WORDS),
+    env=st.dictionaries(_NAME, _TEXT, max_size=2),
+    workdir=_optional(_PATH),
+    user=_optional(st.sampled_from(["0", "postgres"])),
+    ready=_optional(
+        st.builds(Ready, st.integers(1, 65535)) | st.builds(Ready, command=_WORDS.filter(lambda words: len(words) > 0))
+    ),
+    ready_timeout_seconds=_optional(_SECONDS),
+    limits=st.builds(ServiceLimits, _optional(st.floats(0.01, 8192)), _optional(_SIZE), _optional(st.integers(1, 99))),
+    stop_signal=_optional(st.integers(1, 64)),
+    stop_grace_seconds=_optional(_SECONDS),
+)
 _RETRIED = [each for each in Outcome if each not in (Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.REJECTED)]
 _COMMON = {
     "name": _optional(_LINE),
@@ -114,6 +132,7 @@ _COMMON = {
     "stop_grace_seconds": _optional(_SECONDS | st.just(0.0)),
     "stop_signal": _optional(st.integers(1, 64)),
     "network": st.sampled_from(Network),
+    "services": st.lists(_SERVICE, max_size=2, unique_by=lambda each: each.name).map(tuple),
     "artifacts": _ARTIFACTS,
     "keep": st.sampled_from(Keep),
     "debug": st.booleans(),

@@ -24,6 +24,7 @@ script: |
 env: {PIP_CACHE_DIR: /workspace/.cache/pip}
 limits: {cpus: 2, memory: 2G, disk: 5G, pids: 512}
 timeout: 20m
+services: [{image: postgres:16, name: db, env: {POSTGRES_PASSWORD: x}, ready: tcp:5432}]
 artifacts: {paths: [report.xml, dist/**], when: always, expire_in: 7d}
 retry: {max: 2, when: [lost, out_of_memory], exit_codes: [75]}
 """,
@@ -39,6 +40,7 @@ mounts: /data
 limits: cpus=2 memory=2G
 artifacts: dist/**
 labels: gpu
+services: redis:7
 after: 01JX
 retry: 2
 dir: .
@@ -100,7 +102,10 @@ def test_the_examples_of_the_interface_are_accepted(name):
         {"after": {"ids": ["x"], "when": "each"}},
         {"artifacts": {"reports": {}}},
         {"dir": {"bundle": "sha256:0"}},
-        {"services": []},
+        {"services": [{"name": "db"}]},
+        {"services": [{"image": "x", "name": "A b"}]},
+        {"services": [{"image": "x", "ready": {"tcp": 0}}]},
+        {"services": [{"image": "x", "limits": {"disk": "1G"}}]},
         {"version": 2},
         {"version": True},
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dayfly.jobs.result import Result
+from dayfly.jobs.result import SERVICE_NOT_READY, Result
 from dayfly.jobs.state import EXIT_CODES, Outcome, State, exit_code_of
 
 
@@ -43,3 +43,9 @@ def test_a_job_that_goes_on_has_no_exit_code():
     """Asking for one is a mistake of the caller."""
     with pytest.raises(ValueError, match="running"):
         exit_code_of(Result("X", state=State.RUNNING))
+
+
+def test_a_job_whose_service_was_not_ready_ends_run_with_1():
+    """It failed, and has no exit code of its own: 125 would say that Dayfly did."""
+    result = Result("X", state=State.FINISHED, outcome=Outcome.FAILED, reason=SERVICE_NOT_READY)
+    assert (exit_code_of(result), result.describe()) == (1, "failed before it began")

@@ -20,14 +20,23 @@ if TYPE_CHECKING:
 @click.option("-t", "--timestamps", is_flag=True, help="Put the time before each line.")
 @click.option("--stdout", "only", flag_value=STDOUT, type=int, help="Only the job's stdout.")
 @click.option("--stderr", "only", flag_value=STDERR, type=int, help="Only the job's stderr.")
+@click.option("--service", metavar="NAME", help="What that service of the job wrote, once the job has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line: time, stream, text.")
 @quiet_option
 @url_option
-def command(job_id: str, follow: bool, timestamps: bool, only: int | None, as_json: bool, url: str | None) -> None:
+def command(
+    job_id: str,
+    follow: bool,
+    timestamps: bool,
+    only: int | None,
+    service: str | None,
+    as_json: bool,
+    url: str | None,
+) -> None:
     """Print a job's log: its stdout on stdout, its stderr on stderr, byte for byte."""
     streams = Streams(has_times=timestamps)
     with reach(url) as client:
-        for line in client.job(job_id).logs(follow=follow):
+        for line in client.job(job_id).logs(follow=follow, service=service):
             if only in (None, line.stream):
                 _print_json(line) if as_json else streams.write(line)
 
