@@ -39,6 +39,7 @@ does a disk that is a directory.
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.cgroups.devices import STANDARD
@@ -53,17 +54,21 @@ from dayfly.runtime.init_process import InitProcess, Refusal
 from dayfly.runtime.rootfs import layout
 from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
 
+if TYPE_CHECKING:
+    from dayfly.runtime.oci.oci_runtime import OciRuntime
+
 _NO_SECRETS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What all containers of a host share, made once by the launcher."""
+    """What all containers of a host share, made once by the launcher. `oci`: what starts their commands, unless we."""
 
     home: str
     stage: str
     hierarchy: Hierarchy
     seccomp_filter: bytes
+    oci: "OciRuntime | None" = None
 
 
 class Container:
@@ -77,8 +82,10 @@ class Container:
         disk: Disk | DirectoryDisk,
         init: InitProcess,
         parts: ExitStack,
+        oci: "OciRuntime | None" = None,
     ) -> None:
         self.shape = shape
+        self.oci = oci
         self.effective = effective
         self.disk = disk
         self.init = init
@@ -93,12 +100,13 @@ class Container:
             ids = IdRange.acquire()
             parts.callback(ids.release)
             birthright = Birthright(shape, ids.first, host.hierarchy.version == 2, host.seccomp_filter)
-            init = InitProcess.fork(host.stage, birthright)
+            init = _fork(host, birthright)
             parts.callback(init.close)
-            cgroup = host.hierarchy.create(token, with_devices=bool(shape.devices))
+            has_devices = bool(shape.devices) or (host.oci is not None and "devices" not in host.hierarchy.lacking)
+            cgroup = host.hierarchy.create(token, with_devices=has_devices)
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas.on(None))
-            if shape.devices:
+            if has_devices:
                 cgroup.restrict((*STANDARD, *shape.devices))
             disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees))
             parts.callback(disk.discard)
@@ -107,14 +115,16 @@ class Container:
             effective = cgroup.effective()
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
-            return cls(shape, effective, cgroup, disk, init, parts.pop_all())
+            return cls(shape, effective, cgroup, disk, init, parts.pop_all(), host.oci)
 
     def start(self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str] = _NO_SECRETS) -> Refusal | None:
         """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed.
 
         `secrets` has the values of the plan's secrets by name, in base64.
         """
-        return self.init.start(plan, stop_signal, secrets)
+        if self.oci is None:
+            return self.init.start(plan, stop_signal, secrets)
+        return self.init.start(plan, stop_signal, secrets, seccomp=self.oci.section(plan.privileges))
 
     def current(self) -> Sample:
         """Cheap readings of this moment."""
@@ -148,6 +158,12 @@ class Container:
         """Kill, unmount, free. What was written and not collected is lost, which is the point of it."""
         self.unthrottle()
         self._parts.close()
+
+
+def _fork(host: Host, birthright: Birthright) -> InitProcess:
+    if host.oci is None:
+        return InitProcess.fork(host.stage, birthright)
+    return InitProcess.fork(host.stage, birthright, host.oci.life, namespaces=0)
 
 
 def _open_disk(

@@ -61,27 +61,37 @@ def run(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) 
         start = channel.receive()
         if start is not None:
             plan = ContainerPlan.from_json(start[1]["plan"])
-            secrets = {name: a2b_base64(value) for name, value in start[1]["secrets"].items()}
+            secrets = secret_values(start[1])
             _live(own, namespaces, channel, output, plan, start[1]["stop_signal"], secrets)
-    except NotExecutableError as refusal:
-        channel.send(Message.REFUSED, errno=refusal.number, reason=refusal.message)
-    except HostError as error:
-        channel.send(Message.FAULT, **_fault(error))
-    except OSError as error:
-        channel.send(Message.FAULT, **_fault(HostError("set up the container", error.filename, error.errno)))
+    except (NotExecutableError, HostError, OSError) as error:
+        tell(channel, error)
     finally:
         os._exit(0)
 
 
-def _fault(error: HostError) -> dict[str, Any]:
-    return {name: getattr(error, name) for name in ("step", "path", "errno", "remedy", "reason")}
+def tell(channel: Channel, error: NotExecutableError | HostError | OSError) -> None:
+    """Tell the keeper why there will be no command."""
+    if isinstance(error, NotExecutableError):
+        channel.send(Message.REFUSED, errno=error.number, reason=error.message)
+        return
+    if isinstance(error, OSError):
+        error = HostError("set up the container", error.filename, error.errno)
+    channel.send(Message.FAULT, **{name: getattr(error, name) for name in _FAULT})
+
+
+def secret_values(start: Mapping[str, Any]) -> dict[str, bytes]:
+    """The values of the job's secrets by name, out of the message that starts it."""
+    return {name: a2b_base64(value) for name, value in start["secrets"].items()}
+
+
+_FAULT = ("step", "path", "errno", "remedy", "reason")
 
 
 def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int], notes: list[str]) -> Namespaces:
     """All that depends neither on the job nor on what the keeper makes meanwhile."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     set_title("dayfly: init")  # the job sees it, and it would be the keeper's
-    _close_all_but(channel.fd, *output)
+    close_all_but(channel.fd, *output)
     syscalls.unshare(syscalls.CLONE_NEWNS)
     os.chdir(stage)
     os.umask(0)
@@ -92,7 +102,7 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
         loopback_up()
     capabilities.make_files_as(own.first_id)
     perform(kernel_operations(own.shape, own.first_id, namespaces.user, notes))
-    _limit_resources()
+    limit_resources()
     return namespaces
 
 
@@ -117,17 +127,17 @@ def _live(
 ) -> None:
     """Become the job's root and user, run the command, report its end."""
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
-    identity = _look_up(plan.process.user)
-    privileges, program = plan.privileges or _EVERYBODYS, _filter(own, plan.privileges)
+    identity = look_up(plan.process.user)
+    privileges, program = plan.privileges or EVERYBODYS, _filter(own, plan.privileges)
     notes: list[str] = []
     perform([*input_operations(own.first_id, namespaces, plan, identity, notes, secrets), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.first_id + identity.uid, own.first_id + identity.gid)
     oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # host root's, like its process
-    _become_container_root(namespaces)
-    _enter(plan.process.cwd)
-    _become(identity, privileges, program)
+    become_container_root(namespaces)
+    enter(plan.process.cwd)
+    become(identity, privileges, program)
     with _victims_first(oom_score):
         command = _spawn(plan, identity, secrets, stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
@@ -135,7 +145,7 @@ def _live(
     _report(channel, command)
 
 
-def _close_all_but(*kept: int) -> None:
+def close_all_but(*kept: int) -> None:
     """Close what the keeper had open (CVE-2024-21626: one leaked directory is the host)."""
     first = 3
     for fd in sorted(kept):
@@ -145,7 +155,7 @@ def _close_all_but(*kept: int) -> None:
     syscalls.close_range(first)
 
 
-def _limit_resources() -> None:
+def limit_resources() -> None:
     """Docker's rlimits where this host allows them: no core dumps, many files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -153,14 +163,14 @@ def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
 
 
-def _look_up(user: str) -> users.Identity:
+def look_up(user: str) -> users.Identity:
     try:
         return users.look_up(user, "root")
     except users.UnknownUserError as error:
         raise NotExecutableError(errno.EACCES, f"user {user!r}: {error}") from error
 
 
-_EVERYBODYS = Privileges(capabilities=capabilities.DEFAULT_MASK)
+EVERYBODYS = Privileges(capabilities=capabilities.DEFAULT_MASK)
 
 
 def _filter(own: Birthright, privileges: Privileges | None) -> bytes | None:
@@ -170,7 +180,7 @@ def _filter(own: Birthright, privileges: Privileges | None) -> bytes | None:
     return None if privileges.filter_path is None else seccomp.load(privileges.filter_path)
 
 
-def _become_container_root(namespaces: Namespaces) -> None:
+def become_container_root(namespaces: Namespaces) -> None:
     """Enter the job's user namespace: from here on the host's root is out of reach."""
     namespaces.enter("user")
     os.setresgid(0, 0, 0)
@@ -179,7 +189,7 @@ def _become_container_root(namespaces: Namespaces) -> None:
     os.umask(0o022)
 
 
-def _enter(cwd: str) -> None:
+def enter(cwd: str) -> None:
     """Make and enter the working directory; it must lie in the root (CVE-2024-21626)."""
     try:
         os.makedirs(cwd, exist_ok=True)
@@ -190,7 +200,7 @@ def _enter(cwd: str) -> None:
         raise NotExecutableError(errno.EACCES, f"the working directory {cwd} is outside the container")
 
 
-def _become(identity: users.Identity, privileges: Privileges, program: bytes | None) -> None:
+def become(identity: users.Identity, privileges: Privileges, program: bytes | None) -> None:
     """Give up everything the job may not have. The bounding set is cut while CAP_SETPCAP is still there, the parent's
     death is heard again after the ids have changed (prctl(2) clears it), the filter comes last."""
     syscalls.keyctl(syscalls.KEYCTL_JOIN_SESSION_KEYRING)
@@ -233,9 +243,8 @@ def _spawn(
 ) -> int:
     """Execute the command in a session of its own; returns its pid. Raises `NotExecutableError`."""
     process = plan.process
-    env = {"HOME": identity.home, **process.env}
-    env |= {each.env: os.fsdecode(secrets[each.name]) for each in plan.secrets if each.env is not None}
-    path = _search(process, env)
+    env = environment(plan, identity, secrets)
+    path = search(process, env)
     if stdin is None:
         stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     actions = [
@@ -254,16 +263,22 @@ def _spawn(
             setsigdef=_PYTHON_IGNORES,
         )
     except OSError as error:
-        raise _cannot(error.errno or 0, process.argv[0]) from error
+        raise cannot(error.errno or 0, process.argv[0]) from error
     for fd in (stdin, stdout, stderr):
         os.close(fd)
     return command
 
 
+def environment(plan: ContainerPlan, identity: users.Identity, secrets: Mapping[str, bytes]) -> dict[str, str]:
+    """Of the command: what the plan names, HOME, and the secrets that it wants in variables."""
+    env = {"HOME": identity.home, **plan.process.env}
+    return env | {each.env: os.fsdecode(secrets[each.name]) for each in plan.secrets if each.env is not None}
+
+
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
 
 
-def _search(process: Process, env: dict[str, str]) -> str:
+def search(process: Process, env: dict[str, str]) -> str:
     """Find argv[0] as execvp(3) does, in the job's own PATH."""
     name = process.argv[0]
     if "/" in name:
@@ -278,10 +293,10 @@ def _search(process: Process, env: dict[str, str]) -> str:
         if is_file and os.access(candidate, os.X_OK):
             return candidate
         found = found or candidate
-    raise _cannot(errno.EACCES if found else errno.ENOENT, name)
+    raise cannot(errno.EACCES if found else errno.ENOENT, name)
 
 
-def _cannot(number: int, name: str) -> NotExecutableError:
+def cannot(number: int, name: str) -> NotExecutableError:
     if number in (errno.ENOENT, errno.ENOTDIR):
         return NotExecutableError(number, f"{name}: command not found in the container")
     return NotExecutableError(number, f"{name}: cannot be executed: {os.strerror(number)}")

@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,9 @@ from dayfly.runtime import init, syscalls
 from dayfly.runtime.channel import Channel, Message
 from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.title import find_argv
+
+Life = Callable[[str, init.Birthright, Channel, tuple[int, int]], None]
+"""What a forked process does with the stage, its birthright, its side of the channel and the job's output pipes."""
 
 _BLOCK_BYTES = 512  # of ru_inblock and ru_oublock
 
@@ -53,13 +56,16 @@ class InitProcess:
         self.stderr = stderr
         self.notes: tuple[str, ...] = ()
         """What the job's result should say of its set-up."""
+        self._first: int | None = None  # a pidfd of PID 1, where that is another process than ours (oci/monitor.py)
         self._channel = channel
         self._is_reaped = False
         self._is_open = True
 
     @classmethod
-    def fork(cls, stage: str, birthright: init.Birthright) -> "InitProcess":
-        """Fork PID 1, which begins to build at once.
+    def fork(
+        cls, stage: str, birthright: init.Birthright, life: Life = init.run, namespaces: int = syscalls.CLONE_NEWPID
+    ) -> "InitProcess":
+        """Fork PID 1, which begins to build at once; or with another `life` what stands where it stands.
 
         Only children are born into the new PID namespace, so the keeper itself stays where it is.
         """
@@ -68,10 +74,10 @@ class InitProcess:
         (stdout_r, stdout_w), (stderr_r, stderr_w) = os.pipe(), os.pipe()
         host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            syscalls.unshare(syscalls.CLONE_NEWPID)
+            syscalls.unshare(namespaces)
             pid = os.fork()
             if pid == 0:
-                init.run(stage, birthright, inits, (stdout_w, stderr_w))
+                life(stage, birthright, inits, (stdout_w, stderr_w))
             syscalls.setns(host_pids, syscalls.CLONE_NEWPID)
         finally:
             inits.close()
@@ -93,13 +99,17 @@ class InitProcess:
             self._channel.send_fds(Message.PARTS, [disk_fd, *joins])
         _, fields = self._receive()
         self.notes = tuple(fields["notes"])
+        if "pid" in fields:
+            self._first = os.pidfd_open(fields["pid"])
 
-    def start(self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str]) -> Refusal | None:
+    def start(
+        self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str], **more: str | None
+    ) -> Refusal | None:
         """Run the plan's command; None when it has been executed. Raises `HostError`.
 
-        `secrets` has the values of the plan's secrets by name, in base64.
+        `secrets` has the values of the plan's secrets by name, in base64; `more` is for another `life`.
         """
-        self._channel.send(Message.START, plan=plan, stop_signal=stop_signal, secrets=secrets)
+        self._channel.send(Message.START, plan=plan, stop_signal=stop_signal, secrets=secrets, **more)
         message, fields = self._receive()
         if message is Message.REFUSED:
             return Refusal(fields["errno"], fields["reason"])
@@ -127,7 +137,11 @@ class InitProcess:
 
     def kill(self) -> None:
         """End every process of the job: the death of PID 1 is the death of its namespace (pid_namespaces(7))."""
-        self._signal(signal.SIGKILL)
+        if self._first is None:
+            self._signal(signal.SIGKILL)
+        else:
+            with suppress(ProcessLookupError):  # dead already
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
 
     def reap(self) -> None:
         """Wait until init is gone, and so every process of the job."""
@@ -137,12 +151,12 @@ class InitProcess:
 
     def close(self) -> None:
         """Kill, reap, close the pipes."""
-        self.kill()
-        self.reap()
         if self._is_open:
+            self.kill()
             self._channel.close()
-            os.close(self.stdout)
-            os.close(self.stderr)
+            self.reap()
+            for fd in (self.stdout, self.stderr, *([] if self._first is None else [self._first])):
+                os.close(fd)
             self._is_open = False
 
     def _receive(self) -> tuple[Message, dict[str, Any]]:

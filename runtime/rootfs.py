@@ -146,6 +146,19 @@ def tree_operations(shape: Shape, disk_fd: int, user_namespace: int, has_cgroup2
     return [*operations, *(Move(name, f"root/{name}") for name in ("dev", "proc", "sys"))]
 
 
+def handover_operations(bundle: str) -> list[Operation]:
+    """Bring the root to where the job's user namespace may go, whose root has no way through DAYFLY_HOME.
+
+    To `bundle`/root, on a /run of this mount namespace's own.
+    """
+    return [
+        Mount("tmpfs", "/run", _SAFE, "mode=755,size=8m"),
+        MakeDirectory(bundle),
+        MakeDirectory(f"{bundle}/root"),
+        Move("root", f"{bundle}/root"),
+    ]
+
+
 def _layers(shape: Shape) -> tuple[str, ...]:
     return tuple(f"l{index}" for index in range(len(shape.image_layers)))
 
