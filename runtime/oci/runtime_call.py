@@ -10,12 +10,13 @@ import signal
 from typing import Any
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.oci.programs import PATH
 
 BUNDLE = "/run/dayfly"
 
 _LOG, _PID_FILE = f"{BUNDLE}/log", f"{BUNDLE}/pid"
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_ENVIRONMENT = {"PATH": PATH}
 
 
 def start(program: str, config: dict[str, Any], streams: tuple[int, int, int]) -> int:

@@ -14,6 +14,8 @@ from dayfly.runtime.capabilities import DEFAULT_MASK
 from dayfly.runtime.container import Host
 from dayfly.runtime.shape import Mount, Quotas, Workspace
 
+pytestmark = [pytest.mark.kernel, pytest.mark.each_runtime]
+
 Run = Callable[..., Any]
 
 

@@ -16,7 +16,7 @@ from dayfly.runtime.capabilities import DEFAULT_MASK, NUMBERS
 from dayfly.runtime.container import Host
 from dayfly.runtime.shape import Device, Privileges
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.each_runtime]
 
 Run = Callable[..., Any]
 _EVERYTHING = (1 << len(NUMBERS)) - 1

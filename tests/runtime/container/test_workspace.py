@@ -12,6 +12,8 @@ from dayfly.runtime.bundle import freeze, path_of
 from dayfly.runtime.container import Host
 from dayfly.runtime.shape import Workspace
 
+pytestmark = [pytest.mark.kernel, pytest.mark.each_runtime]
+
 Run = Callable[..., Any]
 _DAY = 1_700_000_000
 
