@@ -76,19 +76,19 @@ class Container:
 
     def __init__(
         self,
+        host: Host,
         shape: Shape,
         effective: Quotas,
         cgroup: Cgroup,
         disk: Disk | DirectoryDisk,
         init: InitProcess,
         parts: ExitStack,
-        oci: "OciRuntime | None" = None,
     ) -> None:
         self.shape = shape
-        self.oci = oci
         self.effective = effective
         self.disk = disk
         self.init = init
+        self._host = host
         self._cgroup = cgroup
         self._parts = parts
         self._before = cgroup.cpu_seconds()
@@ -102,11 +102,10 @@ class Container:
             birthright = Birthright(shape, ids.first, host.hierarchy.version == 2, host.seccomp_filter)
             init = _fork(host, birthright)
             parts.callback(init.close)
-            has_devices = bool(shape.devices) or (host.oci is not None and "devices" not in host.hierarchy.lacking)
-            cgroup = host.hierarchy.create(token, with_devices=has_devices)
+            cgroup = host.hierarchy.create(token, with_devices=_has_list(host, shape))
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas.on(None))
-            if has_devices:
+            if _has_list(host, shape):
                 cgroup.restrict((*STANDARD, *shape.devices))
             disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees))
             parts.callback(disk.discard)
@@ -115,16 +114,20 @@ class Container:
             effective = cgroup.effective()
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
-            return cls(shape, effective, cgroup, disk, init, parts.pop_all(), host.oci)
+            return cls(host, shape, effective, cgroup, disk, init, parts.pop_all())
 
     def start(self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str] = _NO_SECRETS) -> Refusal | None:
         """Run the plan's command. None when it has been executed. Raises `HostError` when the container failed.
 
         `secrets` has the values of the plan's secrets by name, in base64.
         """
-        if self.oci is None:
+        oci = self._host.oci
+        if oci is None:
             return self.init.start(plan, stop_signal, secrets)
-        return self.init.start(plan, stop_signal, secrets, seccomp=self.oci.section(plan.privileges))
+        refusal = self.init.start(plan, stop_signal, secrets, seccomp=oci.section(plan.privileges))
+        if refusal is None and self._host.hierarchy.version == 1 and _has_list(self._host, self.shape):
+            self._cgroup.restrict((*STANDARD, *self.shape.devices))  # the runtime has added tun, and nodes of any kind
+        return refusal
 
     def current(self) -> Sample:
         """Cheap readings of this moment."""
@@ -164,6 +167,11 @@ def _fork(host: Host, birthright: Birthright) -> InitProcess:
     if host.oci is None:
         return InitProcess.fork(host.stage, birthright)
     return InitProcess.fork(host.stage, birthright, host.oci.life, namespaces=0)
+
+
+def _has_list(host: Host, shape: Shape) -> bool:
+    """Whether the group has a list of devices. An OCI runtime makes one on version 1 in any case, so ours comes first."""
+    return bool(shape.devices) or (host.oci is not None and "devices" not in host.hierarchy.lacking)
 
 
 def _open_disk(

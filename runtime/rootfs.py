@@ -36,6 +36,9 @@ from dayfly.runtime.operations import (
 from dayfly.runtime.shape import Device, Shape
 from dayfly.runtime.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME
 
+BUNDLE = "/run/dayfly"
+"""What an OCI runtime is given, in the mount namespace that it is run in."""
+
 MAX_LAYERS = 128  # overlay itself takes 500; Docker stops at 127
 
 _SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -146,16 +149,16 @@ def tree_operations(shape: Shape, disk_fd: int, user_namespace: int, has_cgroup2
     return [*operations, *(Move(name, f"root/{name}") for name in ("dev", "proc", "sys"))]
 
 
-def handover_operations(bundle: str) -> list[Operation]:
+def handover_operations() -> list[Operation]:
     """Bring the root to where the job's user namespace may go, whose root has no way through DAYFLY_HOME.
 
-    To `bundle`/root, on a /run of this mount namespace's own.
+    To `BUNDLE`/root, on a /run of this mount namespace's own.
     """
     return [
         Mount("tmpfs", "/run", _SAFE, "mode=755,size=8m"),
-        MakeDirectory(bundle),
-        MakeDirectory(f"{bundle}/root"),
-        Move("root", f"{bundle}/root"),
+        MakeDirectory(BUNDLE),
+        MakeDirectory(f"{BUNDLE}/root"),
+        Move("root", f"{BUNDLE}/root"),
     ]
 
 

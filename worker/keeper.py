@@ -86,7 +86,8 @@ def _run(
     ending = Ending(container, record, directory, stops, masker, image_ready_at=time.time())
     supervision = Supervision(container, record, directory, stops, masker)
     if record.document.get("debug"):
-        supervision.note(describe(record.container, host.hierarchy.version == 2))
+        program = None if host.oci is None else host.oci.program
+        supervision.note(describe(record.container, host.hierarchy.version == 2, program))
     refusal = container.start(record.container, record.stop_signal, secrets)
     ending.write(supervision.refused(refusal) if refusal else supervision.follow())
 

@@ -17,6 +17,7 @@ from dayfly.runtime.users import Identity
 
 _VERSION = "1.0.2"
 _VICTIM_FIRST = 1000  # oom_score_adj, as init gives it
+_INFINITE = (1 << 64) - 1  # RLIM_INFINITY, which Python has as -1
 _JOINED = (("user", "user"), ("ipc", "ipc"), ("uts", "uts"), ("network", "net"), ("pid", "pid"))
 
 
@@ -85,7 +86,7 @@ def _names(mask: int) -> list[str]:
 
 def _rlimit(name: str) -> dict[str, Any]:
     """The monitor has set its own (`init.limit_resources`)."""
-    soft, hard = resource.getrlimit(getattr(resource, name))
+    soft, hard = (_INFINITE if limit < 0 else limit for limit in resource.getrlimit(getattr(resource, name)))
     return {"type": name, "soft": soft, "hard": hard}
 
 

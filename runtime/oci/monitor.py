@@ -45,7 +45,7 @@ from dayfly.runtime.oci import runtime_call
 from dayfly.runtime.oci.config import Standing, document
 from dayfly.runtime.oci.reaper import Reaper
 from dayfly.runtime.operations import perform
-from dayfly.runtime.rootfs import handover_operations, kernel_operations, proc_operations, tree_operations
+from dayfly.runtime.rootfs import BUNDLE, handover_operations, kernel_operations, proc_operations, tree_operations
 from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.title import set_title
 from dayfly.runtime.users import Identity
@@ -137,16 +137,17 @@ class _Job:
 
     def live(self, program: str, section: str | None, stop_signal: int) -> None:
         """Give the inputs, have the command started, report its end."""
-        stdin = os.open(self._plan.process.stdin or "/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        # The job's own null: a runtime may give what it hands over to the job's user.
+        stdin = os.open(self._plan.process.stdin or "root/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         identity = init.look_up(self._plan.process.user)
         socket.sethostname(self._plan.process.hostname)
         for pipe in self._output:  # so that `>> /dev/stdout` works for the job's user
             os.fchown(pipe, self._own.first_id + identity.uid, self._own.first_id + identity.gid)
         notes = self._give_and_rehearse(identity)
-        perform(handover_operations(runtime_call.BUNDLE))
+        perform(handover_operations())
         _leave_only_our_groups()
         group = mounts.group_of(mounts.read_text(f"/proc/{self._reaper.pid}/cgroup"), v1.CONTROLLERS)
-        standing = Standing(f"{runtime_call.BUNDLE}/root", self._reaper.pid, group, self._own.first_id)
+        standing = Standing(f"{BUNDLE}/root", self._reaper.pid, group, self._own.first_id)
         seccomp = None if section is None else json.loads(mounts.read_text(section))
         config = document(self._plan, self._privileges, identity, standing, seccomp)
         merged = self._output[0] if self._plan.merge_streams else self._output[1]

@@ -11,8 +11,7 @@ from typing import Any
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.oci.programs import PATH
-
-BUNDLE = "/run/dayfly"
+from dayfly.runtime.rootfs import BUNDLE
 
 _LOG, _PID_FILE = f"{BUNDLE}/log", f"{BUNDLE}/pid"
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)

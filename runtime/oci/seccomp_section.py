@@ -44,42 +44,51 @@ def section(architecture: str, kept: int) -> dict[str, Any]:
         if number <= policy.highest and not (number in policy.allowed or number in policy.rules)
     ]
     errnos = {number: policy.errnos.get(number, policy.refused) for number in refused}
+    allowed: dict[str, Any] = {"action": _ALLOW}
+    refusal: dict[str, Any] = {"action": _ERRNO, "errnoRet": policy.refused}
     return {
         "defaultAction": _ERRNO,
         "defaultErrnoRet": policy.unknown,
         "architectures": [_ARCHITECTURES[architecture]],
         "syscalls": [
-            {"names": sorted(names[number] for number in policy.allowed), "action": _ALLOW},
+            {"names": sorted(names[number] for number in policy.allowed), **allowed},
             *(
                 {"names": sorted(names[n] for n in refused if errnos[n] == errno), "action": _ERRNO, "errnoRet": errno}
                 for errno in sorted(set(errnos.values()) - {policy.unknown})
             ),
             *(
-                {"names": [names[number]], "action": _ALLOW, "args": [test]}
+                {"names": [names[number]], **verdict, "args": [{"index": rule.index, **test}]}
                 for number, rule in policy.rules.items()
-                for test in _tests(rule)
+                for verdict, blocks in zip((allowed, refusal), _divide(rule), strict=True)
+                for test in map(_test, blocks)
             ),
         ],
     }
 
 
-def _tests(rule: ArgumentRule) -> Iterator[dict[str, Any]]:
-    """One of them must hold."""
-    blocks = [(rule.without, 0)] if rule.without else [block for each in _ranges(rule) for block in _blocks(*each)]
-    for mask, value in blocks:
-        yield {"index": rule.index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+def _test(block: tuple[int, int]) -> dict[str, Any]:
+    mask, value = block
+    return {"value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
 
 
-def _ranges(rule: ArgumentRule) -> Iterator[tuple[int, int]]:
-    """`within`, or what `except_` leaves."""
-    if not rule.except_:
-        yield from rule.within
-        return
+def _divide(rule: ArgumentRule) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """What the argument may be, and what not: together every number, as (mask, value)."""
+    if rule.without:
+        bits = [1 << place for place in range(32) if rule.without >> place & 1]
+        return [(rule.without, 0)], [(bit, bit) for bit in bits]
+    some = rule.within or tuple((value, value) for value in sorted(rule.except_))
+    inside = [block for each in some for block in _blocks(*each)]
+    outside = [block for each in _between(some) for block in _blocks(*each)]
+    return (inside, outside) if rule.within else (outside, inside)
+
+
+def _between(ranges: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
+    """The ranges that lie before, between and after these, which are in ascending order."""
     first = 0
-    for value in sorted(rule.except_):
-        if first < value:
-            yield first, value - 1
-        first = value + 1
+    for start, last in ranges:
+        if first < start:
+            yield first, start - 1
+        first = last + 1
     if first <= _WORD:
         yield first, _WORD
 

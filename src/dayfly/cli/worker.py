@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("--disk", metavar="SIZE", help="Disk offered to jobs (default: what is free).")
 @click.option("--labels", multiple=True, metavar="NAME=VALUE", help="A label that jobs may ask for; repeatable.")
 @click.option("--name", metavar="NAME", help="Name of the worker in Redis (default: the host's name).")
-@click.option("--oci-runtime", metavar="NAME", help="OCI runtime that starts jobs: runc, crun (default: Dayfly itself).")
+@click.option(
+    "--oci-runtime", metavar="NAME", help="OCI runtime that starts jobs: runc, crun (default: Dayfly itself)."
+)
 @click.option("--idle-exit", metavar="DURATION", help="End after so long without a job.")
 @click.option("--embedded", is_flag=True, hidden=True, help="Started by embedded.py, with its lock as descriptor 3.")
 def command(

@@ -1,0 +1,142 @@
+"""What is particular to a job that an OCI runtime starts, beyond what the container's own tests say of each."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime import capabilities, seccomp
+from dayfly.runtime.capabilities import DEFAULT_MASK
+from dayfly.runtime.cgroups.devices import STANDARD
+from dayfly.runtime.container import Container, Host
+from dayfly.runtime.oci.programs import find, version
+from dayfly.runtime.shape import ContainerPlan, Device, Privileges, Process, Shape
+
+pytestmark = [pytest.mark.kernel, pytest.mark.each_runtime]
+
+Run = Callable[..., Any]
+_DEADLINE_SECONDS = 30.0
+_FUSE = Device("c", 10, 229, "rw", "/dev/own/fuse")
+
+
+@pytest.fixture
+def start(host: Host, shape: Shape) -> Iterator[Callable[..., Container]]:
+    """`start("sh", "-c", "…")`: a container whose command runs."""
+    made: list[Container] = []
+
+    def start(*argv: str) -> Container:
+        container = Container.prepare(host, shape, os.urandom(8).hex())
+        made.append(container)
+        process = Process(argv=argv, env={"PATH": "/usr/bin:/bin"})
+        assert container.start(ContainerPlan(shape=shape, process=process), signal.SIGTERM) is None
+        return container
+
+    yield start
+    for container in made:
+        container.discard()
+
+
+def _await(fd: int) -> None:
+    assert select.select([fd], [], [], _DEADLINE_SECONDS)[0]
+
+
+@pytest.mark.parametrize(("content", "code"), [("#!/no/such/interpreter\n", 127), ("\0" * 100, 126), ("\x7fELF", 126)])
+def test_what_the_kernel_cannot_execute_is_told(
+    run: Run, shape: Shape, tmp_path: Path, content: str, code: int
+) -> None:
+    """Only execve(2) knows of a missing interpreter or a file of no known kind; a runtime has no word for it."""
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (layer / "program").write_text(content)
+    (layer / "program").chmod(0o755)
+    ran = run("/program", image_layers=(str(layer), *shape.image_layers))
+    assert (ran.exit_code, ran.end) == (code, None)
+
+
+def test_masks_stay_even_for_a_job_that_may_mount(run: Run, host: Host) -> None:
+    """They come from a mount namespace of the host root's, so they are locked (mount_namespaces(7))."""
+    added = DEFAULT_MASK | capabilities.mask({"SYS_ADMIN"})
+    own = Privileges(capabilities=added, filter_path=seccomp.cached(host.home, added))
+    script = """
+umount /proc/keys; umount -l /proc/keys; umount -R /proc; mount -o remount,rw /proc/sys; mount -o remount,rw,bind /sys
+wc -c < /proc/keys; echo 1 > /proc/sys/kernel/domainname || echo read-only
+"""
+    ran = run("sh", "-c", script, privileges=own)
+    assert ran.stdout == "0\nread-only\n", ran.stderr
+
+
+def test_a_stop_is_heard_by_the_whole_process_group(start: Callable[..., Container]) -> None:
+    """As Ctrl-C would be."""
+    container = start("sh", "-c", "trap 'echo stopped; exit 5' TERM; echo up; while :; do sleep 1; done")
+    _await(container.init.stdout)
+    container.init.stop()
+    _await(container.init.end_fd)
+    assert container.init.end().exit_code == 5
+
+
+def test_a_kill_leaves_no_process(start: Callable[..., Container]) -> None:
+    """Whatever left the session and ignores signals is dead when the container's end is told."""
+    container = start("sh", "-c", "trap '' TERM; setsid sleep 300 & echo up; sleep 300")
+    _await(container.init.stdout)
+    container.init.kill()
+    _await(container.init.end_fd)
+    end = container.init.end()
+    container.init.reap()
+    assert (end.exit_code, end.signal, end.is_alone) == (None, signal.SIGKILL, False)
+    assert container._cgroup.is_empty()
+
+
+def test_a_killed_first_parent_takes_everything_along(start: Callable[..., Container]) -> None:
+    """SIGKILL of the process that stands between keeper and job ends the job and frees what it had mounted."""
+    container = start("sh", "-c", "setsid sleep 300 & echo up; sleep 300")
+    _await(container.init.stdout)
+    os.kill(container.init.pid, signal.SIGKILL)
+    _await(container.init.end_fd)
+    assert container.init.end().signal == signal.SIGKILL
+    assert container._cgroup.wait_empty(time.monotonic() + _DEADLINE_SECONDS)
+
+
+def test_the_list_of_devices_is_ours(run: Run, host: Host) -> None:
+    """A runtime that rewrites the group's list leaves no device in it that we have not put there."""
+    ran = run("true", devices=(_FUSE,))
+    if host.hierarchy.version == 1:  # version 2 has programs instead, of which every one must agree
+        listed = Path(ran.container._cgroup._directories["devices"], "devices.list").read_text()
+        ours = {f"{each.major}:{'*' if each.minor is None else each.minor}" for each in (*STANDARD, _FUSE)}
+        assert {line.split()[1] for line in listed.splitlines()} == ours
+
+
+def test_a_runtime_that_fails_is_told_in_its_own_words(host: Host, shape: Shape, tmp_path: Path) -> None:
+    """The host's fault, with the program's path and what it said; nothing is left of the attempt."""
+    if host.oci is None:
+        return
+    broken = tmp_path / "broken"
+    broken.write_text(
+        '#!/bin/sh\nwhile [ "$1" != --log ]; do shift; done\necho \'{"level":"error","msg":"no"}\' > $2\nexit 1'
+    )
+    broken.chmod(0o755)
+    other = replace(host, oci=replace(host.oci, program=str(broken)))
+    container = Container.prepare(other, shape, os.urandom(8).hex())
+    try:
+        with pytest.raises(HostError, match=f"cannot have the job started by {broken}: no$"):
+            container.start(ContainerPlan(shape=shape, process=Process(argv=("true",), env={})), signal.SIGTERM)
+    finally:
+        container.discard()
+
+
+def test_a_runtime_is_found_by_name_and_path(need_tool: Callable[[str], str]) -> None:
+    """By a path of ours, not the caller's; without links, since the runtime sees another /run."""
+    program = need_tool("runc")
+    assert find("runc") == find(program) == os.path.realpath(program)
+    assert version(program).startswith("runc version ")
+    for name in ("no-such-runtime", "bin/runc", "/etc/passwd"):
+        with pytest.raises(HostError, match="cannot find the OCI runtime"):
+            find(name)
