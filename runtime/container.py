@@ -170,7 +170,7 @@ def _fork(host: Host, birthright: Birthright) -> InitProcess:
 
 
 def _has_list(host: Host, shape: Shape) -> bool:
-    """Whether the group has a list of devices. An OCI runtime makes one on version 1 in any case, so ours comes first."""
+    """Whether the group has a list of devices; an OCI runtime makes one on version 1 in any case: ours comes first."""
     return bool(shape.devices) or (host.oci is not None and "devices" not in host.hierarchy.lacking)
 
 

@@ -14,6 +14,9 @@ from dayfly.runtime.oci.programs import PATH
 from dayfly.runtime.rootfs import BUNDLE
 
 _LOG, _PID_FILE = f"{BUNDLE}/log", f"{BUNDLE}/pid"
+OPTIONS = ("--detach", "--bundle", BUNDLE, "--pid-file", _PID_FILE)
+"""Of the runtime's `run`."""
+
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 _ENVIRONMENT = {"PATH": PATH}
 
@@ -26,7 +29,7 @@ def start(program: str, config: dict[str, Any], streams: tuple[int, int, int]) -
     with open(f"{BUNDLE}/config.json", "w") as file:
         json.dump(config, file)
     own = ["--root", f"{BUNDLE}/state", "--log", _LOG, "--log-format", "json"]
-    run = ["run", "--detach", "--bundle", BUNDLE, "--pid-file", _PID_FILE, f"dayfly-{os.getpid()}"]
+    run = ["run", *OPTIONS, f"dayfly-{os.getpid()}"]
     try:
         runtime = os.posix_spawn(
             program,
