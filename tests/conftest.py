@@ -132,12 +132,17 @@ class Ran:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What is marked `each_runtime` holds whoever starts a job: Dayfly itself, runc, and crun where that can run."""
-    if "host" in metafunc.fixturenames and metafunc.definition.get_closest_marker("each_runtime"):
+    """What is marked `each_runtime` holds whoever starts a job: Dayfly itself, runc, and crun where that can run.
+
+    It is their fixture `host`, or `worker`, that has one of them.
+    """
+    if metafunc.definition.get_closest_marker("each_runtime"):
         mounted = cgroup_mounts(read_text("/proc/self/mountinfo"))
-        # crun 1.8 takes version 2 alone, or version 1 with every controller.
+        # crun 1.8 wants a group in every tree of version 1, where a job has none but in those that limit it.
         is_unified = all(each.version == 2 for each in mounted)
-        metafunc.parametrize("host", ["dayfly", "runc", "crun"] if is_unified else ["dayfly", "runc"], indirect=True)
+        names = ["dayfly", "runc", "crun"] if is_unified else ["dayfly", "runc"]
+        fixture = "worker" if "worker" in metafunc.fixturenames else "host"
+        metafunc.parametrize(fixture, names, indirect=True, ids=[f"by-{name}" for name in names])
 
 
 @pytest.fixture

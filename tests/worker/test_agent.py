@@ -22,6 +22,7 @@ from dayfly.worker.settings import JobDefaults
 pytestmark = pytest.mark.kernel
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize(
     ("document", "outcome", "exit_code"),
     [

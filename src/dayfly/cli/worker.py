@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 @click.option("--disk", metavar="SIZE", help="Disk offered to jobs (default: what is free).")
 @click.option("--labels", multiple=True, metavar="NAME=VALUE", help="A label that jobs may ask for; repeatable.")
 @click.option("--name", metavar="NAME", help="Name of the worker in Redis (default: the host's name).")
-@click.option(
-    "--oci-runtime", metavar="NAME", help="OCI runtime that starts jobs: runc, crun (default: Dayfly itself)."
-)
+@click.option("--oci", metavar="NAME", help="OCI runtime that starts jobs: runc, crun (default: Dayfly itself).")
 @click.option("--idle-exit", metavar="DURATION", help="End after so long without a job.")
 @click.option("--embedded", is_flag=True, hidden=True, help="Started by embedded.py, with its lock as descriptor 3.")
 def command(
     url: str | None,
     labels: tuple[str, ...],
-    oci_runtime: str | None,
+    oci: str | None,
     idle_exit: str | None,
     embedded: bool,
     **flags: object,
@@ -45,7 +43,7 @@ def command(
         from dayfly.config import load
 
         given = {f"worker.{name}": value for name, value in flags.items()}
-        given |= {"client.url": url, "worker.labels": labels, "runtime.oci": oci_runtime, "worker.idle": idle_exit}
+        given |= {"client.url": url, "worker.labels": labels, "runtime.oci": oci, "worker.idle": idle_exit}
         settings = load(given)
         if embedded:
             _serve_embedded(settings, told)
