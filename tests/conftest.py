@@ -136,12 +136,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     It is their fixture `host`, or `worker`, that has one of them.
     """
-    if metafunc.definition.get_closest_marker("each_runtime"):
+    fixture = next((name for name in ("worker", "host") if name in metafunc.fixturenames), None)
+    if fixture and metafunc.definition.get_closest_marker("each_runtime"):
         mounted = cgroup_mounts(read_text("/proc/self/mountinfo"))
         # crun 1.8 wants a group in every tree of version 1, where a job has none but in those that limit it.
         is_unified = all(each.version == 2 for each in mounted)
         names = ["dayfly", "runc", "crun"] if is_unified else ["dayfly", "runc"]
-        fixture = "worker" if "worker" in metafunc.fixturenames else "host"
         metafunc.parametrize(fixture, names, indirect=True, ids=[f"by-{name}" for name in names])
 
 

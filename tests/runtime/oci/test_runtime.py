@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,6 +27,12 @@ pytestmark = [pytest.mark.kernel, pytest.mark.each_runtime]
 
 Run = Callable[..., Any]
 _DEADLINE_SECONDS = 30.0
+_I386_GETPID = """
+import ctypes, mmap
+memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+memory.write(bytes([0xB8, 20, 0, 0, 0, 0xCD, 0x80, 0xC3]))  # mov eax, 20; int 0x80; ret
+print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))())
+"""
 _FUSE = Device("c", 10, 229, "rw", "/dev/own/fuse")
 
 
@@ -72,6 +80,45 @@ wc -c < /proc/keys; echo 1 > /proc/sys/kernel/domainname || echo read-only
 """
     ran = run("sh", "-c", script, privileges=own)
     assert ran.stdout == "0\nread-only\n", ran.stderr
+
+
+@pytest.mark.attack("r1")
+def test_the_runtimes_program_cannot_be_overwritten(run: Run, host: Host, shape: Shape, tmp_path: Path) -> None:
+    """CVE-2019-5736: an entrypoint that is the runtime itself, and a job that looks for it, change nothing of it.
+
+    No control: a runtime executes a copy of itself, and the file is the host root's, whom no job has a name for.
+    """
+    program = sys.executable if host.oci is None else host.oci.program
+    before = hashlib.sha256(Path(program).read_bytes()).hexdigest()
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (layer / "evil").symlink_to("/proc/self/exe")
+    (layer / "script").write_text("#!/proc/self/exe\n")
+    (layer / "script").chmod(0o755)
+    look = """
+import os
+for pid in [name for name in os.listdir("/proc") if name.isdigit() and name != str(os.getpid())]:
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+        try: print(pid, os.open(f"/proc/{pid}/exe", flags))
+        except OSError: pass
+"""
+    for argv in (("/evil", "init"), ("/script",), ("python3", "-c", look)):
+        ran = run(*argv, image_layers=(str(layer), *shape.image_layers))
+        assert ran.stdout == ""
+    assert hashlib.sha256(Path(program).read_bytes()).hexdigest() == before
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="i386 calls are x86_64's")
+@pytest.mark.attack("r15")
+def test_i386_calls_are_closed(run: Run, host: Host) -> None:
+    """getpid(2) by `int 0x80` is ENOSYS by our own filter; by libseccomp's it is the end of the process."""
+    ran = run("python3", "-c", _I386_GETPID)
+    if host.oci is None:
+        assert ran.stdout == "-38\n"
+    else:
+        assert (ran.stdout, ran.end.signal) == ("", signal.SIGSYS)
+    bit = run("python3", "-c", _I386_GETPID, privileges=Privileges(capabilities=DEFAULT_MASK))
+    assert int(bit.stdout) > 0
 
 
 def test_a_stop_is_heard_by_the_whole_process_group(start: Callable[..., Container]) -> None:
