@@ -59,6 +59,7 @@ class ToldError(Exception):
 
 def run(program: str, stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) -> None:
     """The whole life of a monitor that has the runtime `program` start the job. Never returns."""
+    reaper = None
     try:
         notes: list[str] = []
         namespaces, reaper = _prepare(stage, own, channel, output, notes)
@@ -81,7 +82,9 @@ def run(program: str, stage: str, own: Birthright, channel: Channel, output: tup
     except (NotExecutableError, HostError, OSError) as error:
         init.tell(channel, error)
     finally:
-        os._exit(0)  # the reaper follows
+        if reaper is not None:
+            reaper.end()  # else it ends with us
+        os._exit(0)
 
 
 def _prepare(
@@ -184,7 +187,7 @@ class _Job:
         os.chdir("/")
         init.become_container_root(self._namespaces)
         init.enter(process.cwd)
-        init.become(identity, self._privileges, self._own.seccomp_filter)
+        init.become(identity, self._privileges, None if self._privileges.gains else self._own.seccomp_filter)
         env = {"HOME": identity.home, **process.env}
         path = init.search(process, env)
         syscalls.ptrace_traceme()
@@ -207,7 +210,6 @@ class _Job:
             read=spent.ru_inblock - before.ru_inblock,
             written=spent.ru_oublock - before.ru_oublock,
         )
-        self._reaper.end()
 
 
 def _in_child(channel: Channel, work: Callable[[], None], fork: Callable[[], int] = os.fork) -> None:

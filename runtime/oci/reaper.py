@@ -7,7 +7,7 @@ empty directory as its root, undumpable, the job's filter on itself.
 
     monitor                                   reaper (PID 1)
        ├──────────── begin ──────────────────►│  the one that bore it has left, so the monitor is its parent
-       │      ◄───── done ────────────────────┤  confined
+       │      ◄───── done, or ! errno ────────┤  confined
        ├──────────── alone? ─────────────────►│
        │      ◄───── 1 or 0 ──────────────────┤  whether no process is left but itself
 """
@@ -23,7 +23,7 @@ from dayfly.runtime.shape import Privileges
 from dayfly.runtime.title import set_title
 from dayfly.runtime.users import ROOT
 
-_BEGIN, _DONE, _ALONE, _YES, _NO = b"b", b"d", b"?", b"1", b"0"
+_BEGIN, _DONE, _FAILED, _ALONE, _YES, _NO = b"b", b"d", b"!", b"?", b"1", b"0"
 _NOTHING = Privileges(capabilities=0)
 
 
@@ -45,13 +45,11 @@ class Reaper:
         if pid == 0:
             _bear(namespaces, its, program)
         its.close()
-        born = own.recv(16)
+        first = int(_heed(own))
         os.waitpid(pid, 0)
-        if born:
-            own.send(_BEGIN)
-        if not born or own.recv(1) != _DONE:
-            raise HostError("make the first process of the job's PID namespace", reason="it died, see the worker's log")
-        return cls(int(born), own)
+        own.send(_BEGIN)
+        _heed(own)
+        return cls(first, own)
 
     def fork_within(self) -> int:
         """os.fork(), the child being born into its PID namespace."""
@@ -73,9 +71,22 @@ class Reaper:
             return False
 
     def end(self) -> None:
-        """Kill it, and so every process of the job; returns when all are gone (pid_namespaces(7))."""
+        """Kill it, and so every process of the job; returns when all are gone (pid_namespaces(7)).
+
+        It goes last, after those of its namespace that are the caller's children: these are reaped here too.
+        """
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        while os.wait()[0] != self.pid:
+            pass
+
+
+def _heed(own: socket.socket) -> bytes:
+    """What the other side says. Raises `HostError` when it is how it failed, or nothing."""
+    said = own.recv(16)
+    if not said or said.startswith(_FAILED):
+        number = int(said[1:] or 0) or None
+        raise HostError("make the first process of the job's PID namespace", None, number, "see `dayfly doctor`")
+    return said
 
 
 def _bear(namespaces: Namespaces, connection: socket.socket, program: bytes) -> None:
@@ -91,6 +102,8 @@ def _bear(namespaces: Namespaces, connection: socket.socket, program: bytes) -> 
             _reap(connection, program)
         else:
             connection.send(b"%d" % pid)
+    except OSError as error:
+        connection.send(b"%b%d" % (_FAILED, error.errno or 0))
     finally:
         os._exit(0)
 
