@@ -12,6 +12,7 @@ from typing import Any
 from dayfly.runtime import capabilities
 from dayfly.runtime.cgroups.devices import STANDARD
 from dayfly.runtime.idrange import RANGE_SIZE
+from dayfly.runtime.rootfs import BUNDLE, DEV_MOUNTS
 from dayfly.runtime.shape import ContainerPlan, Device, Privileges
 from dayfly.runtime.users import Identity
 
@@ -23,9 +24,8 @@ _JOINED = (("user", "user"), ("ipc", "ipc"), ("uts", "uts"), ("network", "net"),
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What stands already: the root's path, PID 1 by its host's number, its control group, the job's ids."""
+    """What stands already: PID 1 by its host's number, its control group, the job's ids."""
 
-    root: str
     first_pid: int
     group: str
     first_id: int
@@ -44,10 +44,13 @@ def document(
     }
     return {
         "ociVersion": _VERSION,
-        "root": {"path": standing.root},
+        "root": {"path": f"{BUNDLE}/root"},
         "process": _process(plan, privileges, identity),
-        # A /dev that is bound is one that the runtime adds nothing to.
-        "mounts": [{"destination": "/dev", "type": "bind", "source": f"{standing.root}/dev", "options": ["rbind"]}],
+        # A runtime adds nodes of its own to a /dev that is not bound. Mount by mount, since crun 1.8 binds no tree.
+        "mounts": [
+            {"destination": point, "type": "bind", "source": f"{BUNDLE}/{name}", "options": ["bind"]}
+            for name, point in DEV_MOUNTS
+        ],
         "linux": linux if seccomp is None else {**linux, "seccomp": seccomp},
     }
 

@@ -45,7 +45,7 @@ from dayfly.runtime.oci import runtime_call
 from dayfly.runtime.oci.config import Standing, document
 from dayfly.runtime.oci.reaper import Reaper
 from dayfly.runtime.operations import perform
-from dayfly.runtime.rootfs import BUNDLE, handover_operations, kernel_operations, proc_operations, tree_operations
+from dayfly.runtime.rootfs import handover_operations, kernel_operations, proc_operations, tree_operations
 from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.title import set_title
 from dayfly.runtime.users import Identity
@@ -140,8 +140,7 @@ class _Job:
 
     def live(self, program: str, section: str | None, stop_signal: int) -> None:
         """Give the inputs, have the command started, report its end."""
-        # The job's own null: a runtime may give what it hands over to the job's user.
-        stdin = os.open(self._plan.process.stdin or "root/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        stdin = _open_stdin(self._plan.process.stdin)
         identity = init.look_up(self._plan.process.user)
         socket.sethostname(self._plan.process.hostname)
         for pipe in self._output:  # so that `>> /dev/stdout` works for the job's user
@@ -150,7 +149,7 @@ class _Job:
         perform(handover_operations())
         _leave_only_our_groups()
         group = mounts.group_of(mounts.read_text(f"/proc/{self._reaper.pid}/cgroup"), v1.CONTROLLERS)
-        standing = Standing(f"{BUNDLE}/root", self._reaper.pid, group, self._own.first_id)
+        standing = Standing(self._reaper.pid, group, self._own.first_id)
         seccomp = None if section is None else json.loads(mounts.read_text(section))
         config = document(self._plan, self._privileges, identity, standing, seccomp)
         merged = self._output[0] if self._plan.merge_streams else self._output[1]
@@ -231,6 +230,35 @@ def _tell_and_end(channel: Channel, work: Callable[[], None]) -> None:
         init.tell(channel, error)
     finally:
         os._exit(status)
+
+
+def _open_stdin(path: str | None) -> int:
+    """The job's own null, or a pipe that a child fills from the file: never what is the host's.
+
+    crun gives the files that it hands over to the job's root, as host root.
+    """
+    if path is None:
+        return os.open("root/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        _pour(file, writer)
+    for fd in (file, writer):
+        os.close(fd)
+    return reader
+
+
+def _pour(file: int, writer: int) -> None:
+    """The life of that child, which ends with the file, the job or the monitor. Never returns."""
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        init.close_all_but(file, writer)  # with the reading end it would never hear that nobody reads
+        while chunk := os.read(file, 1 << 16):
+            os.write(writer, chunk)
+    except BrokenPipeError:
+        pass  # nobody reads it any more
+    finally:
+        os._exit(0)
 
 
 def _leave_only_our_groups() -> None:
