@@ -45,7 +45,12 @@ def start(program: str, config: dict[str, Any], streams: tuple[int, int, int]) -
     if status != 0:
         raise HostError("have the job started by", program, reason=_last_words(os.waitstatus_to_exitcode(status)))
     with open(_PID_FILE) as file:
-        return int(file.read())
+        pid = int(file.read())
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError as error:  # then nobody here would hear of its end
+        raise HostError("follow the job started by", program, reason="its process is not below us") from error
+    return pid
 
 
 def _last_words(code: int) -> str:
