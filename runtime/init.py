@@ -278,7 +278,7 @@ def environment(plan: ContainerPlan, identity: users.Identity, secrets: Mapping[
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
 
 
-def search(process: Process, env: dict[str, str]) -> str:
+def search(process: Process, env: Mapping[str, str]) -> str:
     """Find argv[0] as execvp(3) does, in the job's own PATH."""
     name = process.argv[0]
     if "/" in name:

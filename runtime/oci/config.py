@@ -6,6 +6,7 @@ itself can be given: a mount namespace, its ids, capabilities, filter, and the e
 """
 
 import resource
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,14 @@ class Standing:
 
 
 def document(
-    plan: ContainerPlan, privileges: Privileges, identity: Identity, standing: Standing, seccomp: object | None
+    plan: ContainerPlan,
+    privileges: Privileges,
+    identity: Identity,
+    env: Mapping[str, str],
+    standing: Standing,
+    seccomp: object | None,
 ) -> dict[str, Any]:
-    """The whole file. `seccomp` is `seccomp_section.section`, None for no filter."""
+    """The whole file. `env` has the job's secrets too; `seccomp` is `seccomp_section.section`, None for no filter."""
     linux: dict[str, Any] = {
         "uidMappings": [_mapping(standing)],
         "gidMappings": [_mapping(standing)],
@@ -45,7 +51,7 @@ def document(
     return {
         "ociVersion": _VERSION,
         "root": {"path": f"{BUNDLE}/root"},
-        "process": _process(plan, privileges, identity),
+        "process": _process(plan, privileges, identity, env),
         # A runtime adds nodes of its own to a /dev that is not bound. Mount by mount, since crun 1.8 binds no tree.
         "mounts": [
             {"destination": point, "type": "bind", "source": f"{BUNDLE}/{name}", "options": ["bind"]}
@@ -55,7 +61,7 @@ def document(
     }
 
 
-def _process(plan: ContainerPlan, privileges: Privileges, identity: Identity) -> dict[str, Any]:
+def _process(plan: ContainerPlan, privileges: Privileges, identity: Identity, env: Mapping[str, str]) -> dict[str, Any]:
     process = plan.process
     return {
         "terminal": False,
@@ -66,7 +72,7 @@ def _process(plan: ContainerPlan, privileges: Privileges, identity: Identity) ->
             "umask": 0o022,
         },
         "args": list(process.argv),
-        "env": [f"{name}={value}" for name, value in {"HOME": identity.home, **process.env}.items()],
+        "env": [f"{name}={value}" for name, value in env.items()],
         "cwd": process.cwd,
         "capabilities": _capabilities(privileges, identity),
         "rlimits": [_rlimit("RLIMIT_CORE"), _rlimit("RLIMIT_NOFILE")],

@@ -16,8 +16,8 @@ At "go" a child gives the inputs and then rehearses the command: it becomes the 
 executes it under ptrace(2), which stops it before its first instruction. So a command that cannot be executed is told
 as natively; an OCI runtime has no word for it once it has started the job. Then the root is moved to /run/dayfly on
 a /run that only this mount namespace has, where the job's root user may go, and the runtime is run. Its bundle and
-state lie there too, and go when the last process has gone. It sees no control groups but those that are the job's, so
-it makes none elsewhere.
+state lie there too; they go as soon as the command runs, which is in a mount namespace of its own by then. The runtime
+sees no control groups but those that are the job's, so it makes none elsewhere.
 
 The runtime makes a mount namespace of its own, which the job's user namespace owns. All mounts in it come from ours,
 so they are locked: a mask cannot be taken off, what is read-only stays so (mount_namespaces(7)).
@@ -26,12 +26,13 @@ The end: whoever kills the job kills PID 1, and the monitor sees everything go. 
 (PR_SET_PDEATHSIG), and that the reaper.
 """
 
+import errno
 import json
 import os
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from dayfly.jobs.errors import HostError
@@ -75,8 +76,8 @@ def run(program: str, stage: str, own: Birthright, channel: Channel, output: tup
         start = channel.receive()
         if start is not None:
             plan = ContainerPlan.from_json(start[1]["plan"])
-            section = start[1]["seccomp"]
-            _Job(own, namespaces, reaper, channel, output, plan).live(program, section, start[1]["stop_signal"])
+            job = _Job(own, namespaces, reaper, channel, output, plan, init.secret_values(start[1]))
+            job.live(program, start[1]["seccomp"], start[1]["stop_signal"])
     except ToldError:
         pass
     except (NotExecutableError, HostError, OSError) as error:
@@ -129,6 +130,7 @@ class _Job:
         channel: Channel,
         output: tuple[int, int],
         plan: ContainerPlan,
+        secrets: Mapping[str, bytes],
     ) -> None:
         self._own = own
         self._namespaces = namespaces
@@ -136,24 +138,28 @@ class _Job:
         self._channel = channel
         self._output = output
         self._plan = plan
+        self._secrets = secrets
         self._privileges = plan.privileges or init.EVERYBODYS
 
     def live(self, program: str, section: str | None, stop_signal: int) -> None:
         """Give the inputs, have the command started, report its end."""
         stdin = _open_stdin(self._plan.process.stdin)
         identity = init.look_up(self._plan.process.user)
+        env = init.environment(self._plan, identity, self._secrets)
+        _check_text(self._plan.process.argv, env)
         socket.sethostname(self._plan.process.hostname)
         for pipe in self._output:  # so that `>> /dev/stdout` works for the job's user
             os.fchown(pipe, self._own.first_id + identity.uid, self._own.first_id + identity.gid)
-        notes = self._give_and_rehearse(identity)
+        notes = self._give_and_rehearse(identity, env)
         perform(handover_operations())
         _leave_only_our_groups()
         group = mounts.group_of(mounts.read_text(f"/proc/{self._reaper.pid}/cgroup"), v1.CONTROLLERS)
         standing = Standing(self._reaper.pid, group, self._own.first_id)
         seccomp = None if section is None else json.loads(mounts.read_text(section))
-        config = document(self._plan, self._privileges, identity, standing, seccomp)
+        config = document(self._plan, self._privileges, identity, env, standing, seccomp)
         merged = self._output[0] if self._plan.merge_streams else self._output[1]
         command = runtime_call.start(program, config, (stdin, self._output[0], merged))
+        syscalls.umount2("/run", syscalls.MNT_DETACH)  # with the bundle, which has the job's secrets
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         for fd in (stdin, *self._output):
             os.close(fd)
@@ -161,12 +167,12 @@ class _Job:
         self._channel.send(Message.SPAWNED, notes=notes)
         self._report(command, spent)
 
-    def _give_and_rehearse(self, identity: Identity) -> list[str]:
+    def _give_and_rehearse(self, identity: Identity, env: Mapping[str, str]) -> list[str]:
         """In one child, which the command then replaces: returns what the job's result should say."""
         reader, writer = os.pipe()
         child = self._reaper.fork_within()
         if child == 0:
-            _tell_and_end(self._channel, lambda: self._rehearse(identity, writer))
+            _tell_and_end(self._channel, lambda: self._rehearse(identity, env, writer))
         os.close(writer)
         _, status = os.waitpid(child, 0)
         if not os.WIFSTOPPED(status):
@@ -177,9 +183,10 @@ class _Job:
             notes: list[str] = json.load(pipe)
         return notes
 
-    def _rehearse(self, identity: Identity, writer: int) -> None:
+    def _rehearse(self, identity: Identity, env: Mapping[str, str], writer: int) -> None:
         process, notes = self._plan.process, list[str]()
-        perform(input_operations(self._own.first_id, self._namespaces, self._plan, identity, notes))
+        namespaces, secrets = self._namespaces, self._secrets
+        perform(input_operations(self._own.first_id, namespaces, self._plan, identity, notes, secrets))
         with open(writer, "w") as pipe:
             json.dump(notes, pipe)
         os.chroot("root")
@@ -187,7 +194,6 @@ class _Job:
         init.become_container_root(self._namespaces)
         init.enter(process.cwd)
         init.become(identity, self._privileges, None if self._privileges.gains else self._own.seccomp_filter)
-        env = {"HOME": identity.home, **process.env}
         path = init.search(process, env)
         syscalls.ptrace_traceme()
         try:
@@ -269,6 +275,19 @@ def _leave_only_our_groups() -> None:
     for each in mounted:
         if each.controllers.isdisjoint(_OUR_TREES):
             syscalls.umount2(each.path, syscalls.MNT_DETACH)
+
+
+def _check_text(argv: Iterable[str], env: Mapping[str, str]) -> None:
+    """config.json is JSON, and so UTF-8: what is not would arrive as something else."""
+    for what, value in (
+        *(("an argument", word) for word in argv),
+        *((f"the variable {name}", env[name]) for name in env),
+    ):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            reason = f"{what} is not UTF-8, and this worker's OCI runtime takes nothing else"
+            raise NotExecutableError(errno.EILSEQ, reason) from error
 
 
 def _pass_on(command: int, stop_signal: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import select
@@ -21,7 +22,8 @@ from dayfly.runtime.capabilities import DEFAULT_MASK
 from dayfly.runtime.cgroups.devices import STANDARD
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.oci.programs import find, version
-from dayfly.runtime.shape import ContainerPlan, Device, Privileges, Process, Shape
+from dayfly.runtime.rootfs import BUNDLE
+from dayfly.runtime.shape import ContainerPlan, Device, Privileges, Process, Secret, Shape
 
 pytestmark = [pytest.mark.kernel, pytest.mark.each_runtime]
 
@@ -41,11 +43,12 @@ def start(host: Host, shape: Shape) -> Iterator[Callable[..., Container]]:
     """`start("sh", "-c", "…")`: a container whose command runs."""
     made: list[Container] = []
 
-    def start(*argv: str) -> Container:
+    def start(*argv: str, values: dict[str, bytes] | None = None, **fields: Any) -> Container:
         container = Container.prepare(host, shape, os.urandom(8).hex())
         made.append(container)
         process = Process(argv=argv, env={"PATH": "/usr/bin:/bin"})
-        assert container.start(ContainerPlan(shape=shape, process=process), signal.SIGTERM) is None
+        told = {name: base64.b64encode(value).decode() for name, value in (values or {}).items()}
+        assert container.start(ContainerPlan(shape=shape, process=process, **fields), signal.SIGTERM, told) is None
         return container
 
     yield start
@@ -177,6 +180,33 @@ def test_the_list_of_devices_is_ours(run: Run, host: Host) -> None:
         listed = Path(ran.container._cgroup._directories["devices"], "devices.list").read_text()
         ours = {f"{each.major}:{'*' if each.minor is None else each.minor}" for each in (*STANDARD, _FUSE)}
         assert {line.split()[1] for line in listed.splitlines()} == ours
+
+
+def test_a_secret_reaches_the_command_and_stays_nowhere(start: Callable[..., Container]) -> None:
+    """The bundle in which a runtime was told of it has gone from the set-up's mounts when the command runs."""
+    given = Secret(name="token", env="TOKEN")
+    container = start("sh", "-c", 'echo "$TOKEN"; sleep 300', secrets=(given,), values={"token": b"canary-\xc3\xa9"})
+    _await(container.init.stdout)
+    assert os.read(container.init.stdout, 100) == b"canary-\xc3\xa9\n"
+    # Ours has its own root there; the host's /run is not on a tmpfs with a bundle in either.
+    seen = Path(f"/proc/{container.init.pid}/mountinfo").read_text()
+    assert BUNDLE not in seen
+    assert not Path(f"/proc/{container.init.pid}/root{BUNDLE}/config.json").exists()
+
+
+def test_what_json_cannot_hold_is_refused(host: Host, shape: Shape) -> None:
+    """A runtime would be told something else. Our own init hands any bytes on."""
+    container = Container.prepare(host, shape, os.urandom(8).hex())
+    process = Process(argv=("true",), env={"PATH": "/usr/bin:/bin"})
+    plan = ContainerPlan(shape=shape, process=process, secrets=(Secret(name="raw", env="RAW"),))
+    try:
+        refusal = container.start(plan, signal.SIGTERM, {"raw": base64.b64encode(b"\xff").decode()})
+        assert (refusal is None) is (host.oci is None)
+        if refusal is not None:
+            assert refusal.exit_code == 126
+            assert refusal.message.startswith("the variable RAW is not UTF-8")
+    finally:
+        container.discard()
 
 
 def test_a_runtime_that_fails_is_told_in_its_own_words(host: Host, shape: Shape, tmp_path: Path) -> None:
