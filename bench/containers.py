@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
+from contextlib import ExitStack
 from pathlib import Path
 
 from bench.floor import Floor
@@ -17,13 +19,19 @@ def report(directory: Path, rounds: int) -> None:
     root = make_root(directory / "root")
     home = directory / "warm-home"
     images = ImageStore(home)
-    with Floor(root, directory / "floor") as floor, WarmContainers(home) as warm:
+    image = images.import_(str(root), "bench").image
+    with ExitStack() as stack:
+        floor = stack.enter_context(Floor(root, directory / "floor"))
+        warm = stack.enter_context(WarmContainers(home))
         contestants = {
             "floor": floor.run,
-            "dayfly": warm.contestant("Dayfly", images.import_(str(root), "bench").image),
+            "dayfly": warm.contestant("Dayfly", image),
             "dayfly host": warm.contestant("Dayfly, image host", images.resolve("host")),
             **peers(root, directory / "peers"),
         }
+        if shutil.which("runc") is not None:
+            over_runc = stack.enter_context(WarmContainers(directory / "runc-home", "runc"))
+            contestants["dayfly over runc"] = over_runc.contestant("Dayfly over runc", image)
         figures = in_turn(contestants, rounds)
     base = "C floor, start to exit"
     table("(a) a container around /bin/true", figures, "ms", base)

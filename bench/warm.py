@@ -31,14 +31,14 @@ _DEADLINE_SECONDS = 30.0
 
 
 class WarmContainers(AbstractContextManager["WarmContainers"]):
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, oci_runtime: str | None = None) -> None:
         self._settings = WorkerSettings(home=home, url="", name="bench")
         self._places = Places(home)
         self._places.make()
         self._hierarchy = hierarchy = open_hierarchy(self._settings.cgroup_tag)
         self._planner = Planner(self._settings, open_ledger(self._settings).share, hierarchy, None)
         self._watches = Watches()
-        self._launcher = Launcher.start(home, self._settings.cgroup_tag)
+        self._launcher = Launcher.start(home, self._settings.cgroup_tag, oci_runtime)
 
     def __exit__(self, *_: object) -> None:
         self._launcher.close()

@@ -8,15 +8,16 @@ from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.inputs import input_operations
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import PivotRoot
-from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
+from dayfly.runtime.rootfs import handover_operations, kernel_operations, proc_operations, tree_operations
 from dayfly.runtime.shape import ContainerPlan, Privileges, Quotas, Shape
 from dayfly.runtime.users import ROOT
 
 _NOT_YET = -1  # no operation is applied, so none needs its descriptors
 
 
-def describe(plan: ContainerPlan, ids: IdMap | None, has_cgroup2: bool) -> list[str]:
-    """One line a step, in the order of container.py. `ids`: what all jobs have, of a rootless worker."""
+def describe(plan: ContainerPlan, ids: IdMap | None, has_cgroup2: bool, oci_program: str | None = None) -> list[str]:
+    """One line a step, in the order of container.py. `ids`: what all jobs have, of a rootless worker; `oci_program`:
+    the runtime that starts the command, if any."""
     ids = ids or IdMap(0)
     shape, namespaces = plan.shape, Namespaces({"user": _NOT_YET})
     operations = [
@@ -24,9 +25,10 @@ def describe(plan: ContainerPlan, ids: IdMap | None, has_cgroup2: bool) -> list[
         *kernel_operations(shape, ids, _NOT_YET, []),
         *tree_operations(shape, _NOT_YET, ids, _NOT_YET, has_cgroup2),
         *input_operations(ids, namespaces, plan, ROOT, [], {}),
-        PivotRoot("root"),
+        *([PivotRoot("root")] if oci_program is None else handover_operations()),
     ]
-    return [*_before(shape), *(operation.describe() for operation in operations), *_after(plan)]
+    handed = [] if oci_program is None else [f"have the rest done by {oci_program}:"]
+    return [*_before(shape), *(operation.describe() for operation in operations), *handed, *_after(plan)]
 
 
 def _before(shape: Shape) -> Iterator[str]:

@@ -43,6 +43,7 @@ does a disk that is a directory.
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.cgroups import absent
@@ -58,12 +59,15 @@ from dayfly.runtime.init_process import InitProcess, Refusal
 from dayfly.runtime.rootfs import layout
 from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
 
+if TYPE_CHECKING:
+    from dayfly.runtime.oci.oci_runtime import OciRuntime
+
 _NO_SECRETS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What all containers of a host share, made once by the launcher."""
+    """What all containers of a host share, made once by the launcher. `oci`: what starts their commands, unless we."""
 
     home: str
     stage: str
@@ -71,6 +75,7 @@ class Host:
     seccomp_filter: bytes
     ids: IdMap | None = field(default_factory=own_id_map)
     """What all jobs have, of a rootless worker; None: each has a range of its own."""
+    oci: "OciRuntime | None" = None
 
 
 class Container:
@@ -78,6 +83,7 @@ class Container:
 
     def __init__(
         self,
+        host: Host,
         shape: Shape,
         effective: Quotas,
         ids: IdMap,
@@ -91,6 +97,7 @@ class Container:
         self.ids = ids
         self.disk = disk
         self.init = init
+        self._host = host
         self._cgroup = cgroup
         self._parts = parts
         self._before = cgroup.cpu_seconds()
@@ -102,12 +109,12 @@ class Container:
             ids = host.ids or _take_range(parts)
             has_pids_limit = ids.is_mounted or "pids" not in host.hierarchy.lacking
             birthright = Birthright(shape, ids, host.hierarchy.version == 2, has_pids_limit, host.seccomp_filter)
-            init = InitProcess.fork(host.stage, birthright)
+            init = _fork(host, birthright)
             parts.callback(init.close)
-            cgroup = host.hierarchy.create(token, with_devices=bool(shape.devices))
+            cgroup = host.hierarchy.create(token, with_devices=_has_list(host, shape))
             parts.callback(cgroup.discard)
             cgroup.apply(shape.quotas.on(None))
-            if shape.devices:
+            if _has_list(host, shape):
                 cgroup.restrict((*STANDARD, *shape.devices))
             disk = _open_disk(host.home, shape.disk_bytes, token, layout(shape.host_trees), ids)
             parts.callback(disk.discard)
@@ -116,7 +123,7 @@ class Container:
             effective = cgroup.effective()
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
-            return cls(shape, effective, ids, cgroup, disk, init, parts.pop_all())
+            return cls(host, shape, effective, ids, cgroup, disk, init, parts.pop_all())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -130,7 +137,13 @@ class Container:
 
         `secrets` has the values of the plan's secrets by name, in base64.
         """
-        return self.init.start(plan, stop_signal, secrets)
+        oci = self._host.oci
+        if oci is None:
+            return self.init.start(plan, stop_signal, secrets)
+        refusal = self.init.start(plan, stop_signal, secrets, seccomp=oci.section(plan.privileges))
+        if refusal is None and self._host.hierarchy.version == 1 and _has_list(self._host, self.shape):
+            self._cgroup.restrict((*STANDARD, *self.shape.devices))  # the runtime has added tun, and nodes of any kind
+        return refusal
 
     def divide(self) -> None:
         """Be ready for containers beside this one (sibling.py): their groups lie within its own. Raises `HostError`."""
@@ -178,6 +191,17 @@ def _take_range(parts: ExitStack) -> IdMap:
     taken = IdRange.acquire()
     parts.callback(taken.release)
     return taken.ids
+
+
+def _fork(host: Host, birthright: Birthright) -> InitProcess:
+    if host.oci is None:
+        return InitProcess.fork(host.stage, birthright)
+    return InitProcess.fork(host.stage, birthright, host.oci.life, namespaces=0)
+
+
+def _has_list(host: Host, shape: Shape) -> bool:
+    """Whether the group has a list of devices; an OCI runtime makes one on version 1 in any case: ours comes first."""
+    return bool(shape.devices) or (host.oci is not None and "devices" not in host.hierarchy.lacking)
 
 
 def _open_disk(

@@ -64,27 +64,37 @@ def run(stage: str, own: Birthright, channel: Channel, output: tuple[int, int]) 
         start = channel.receive()
         if start is not None:
             plan = ContainerPlan.from_json(start[1]["plan"])
-            secrets = {name: a2b_base64(value) for name, value in start[1]["secrets"].items()}
+            secrets = secret_values(start[1])
             _live(own, namespaces, channel, output, plan, start[1]["stop_signal"], secrets)
-    except NotExecutableError as refusal:
-        channel.send(Message.REFUSED, errno=refusal.number, reason=refusal.message)
-    except HostError as error:
-        channel.send(Message.FAULT, **_fault(error))
-    except OSError as error:
-        channel.send(Message.FAULT, **_fault(HostError("set up the container", error.filename, error.errno)))
+    except (NotExecutableError, HostError, OSError) as error:
+        tell(channel, error)
     finally:
         os._exit(0)
 
 
-def _fault(error: HostError) -> dict[str, Any]:
-    return {name: getattr(error, name) for name in ("step", "path", "errno", "remedy", "reason")}
+def tell(channel: Channel, error: NotExecutableError | HostError | OSError) -> None:
+    """Tell the keeper why there will be no command."""
+    if isinstance(error, NotExecutableError):
+        channel.send(Message.REFUSED, errno=error.number, reason=error.message)
+        return
+    if isinstance(error, OSError):
+        error = HostError("set up the container", error.filename, error.errno)
+    channel.send(Message.FAULT, **{name: getattr(error, name) for name in _FAULT})
+
+
+def secret_values(start: Mapping[str, Any]) -> dict[str, bytes]:
+    """The values of the job's secrets by name, out of the message that starts it."""
+    return {name: a2b_base64(value) for name, value in start["secrets"].items()}
+
+
+_FAULT = ("step", "path", "errno", "remedy", "reason")
 
 
 def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int], notes: list[str]) -> Namespaces:
     """All that depends neither on the job nor on what the keeper makes meanwhile."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     set_title("dayfly: init")  # the job sees it, and it would be the keeper's
-    _close_all_but(channel.fd, *output, *own.shared.values())
+    close_all_but(channel.fd, *output, *own.shared.values())
     syscalls.unshare(syscalls.CLONE_NEWNS)
     os.chdir(stage)
     os.umask(0)
@@ -100,7 +110,7 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
         loopback_up()
     capabilities.make_files_as(own.ids.first)
     perform(kernel_operations(own.shape, own.ids, namespaces.user, notes))
-    _limit_resources()
+    limit_resources()
     return namespaces
 
 
@@ -125,17 +135,17 @@ def _live(
 ) -> None:
     """Become the job's root and user, run the command, report its end."""
     stdin = os.open(plan.process.stdin, os.O_RDONLY | os.O_CLOEXEC) if plan.process.stdin else None
-    identity = _look_up(plan.process.user)
-    privileges, program = plan.privileges or _EVERYBODYS, _filter(own, plan.privileges)
+    identity = look_up(plan.process.user)
+    privileges, program = plan.privileges or EVERYBODYS, _filter(own, plan.privileges)
     notes: list[str] = []
     perform([*input_operations(own.ids, namespaces, plan, identity, notes, secrets), PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.ids.first + identity.uid, own.ids.first + identity.gid)
     oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # host root's, like its process
-    _become_container_root(namespaces, own.ids)
-    _enter(plan.process.cwd)
-    _become(identity, own, privileges, program)
+    become_container_root(namespaces, own.ids)
+    enter(plan.process.cwd)
+    become(identity, own.ids, privileges, program)
     with _victims_first(oom_score):
         command = spawn(plan, environment(plan, identity, secrets), stdin, *output)
     signal.signal(signal.SIGTERM, lambda received, frame: _pass_on(command, stop_signal))
@@ -143,7 +153,7 @@ def _live(
     _report(channel, command, _until_serving(plan, identity, channel, command))
 
 
-def _close_all_but(*kept: int) -> None:
+def close_all_but(*kept: int) -> None:
     """Close what the keeper had open (CVE-2024-21626: one leaked directory is the host)."""
     first = 3
     for fd in sorted(kept):
@@ -161,7 +171,7 @@ def _limit_processes() -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (ceiling, ceiling))
 
 
-def _limit_resources() -> None:
+def limit_resources() -> None:
     """Docker's rlimits where this host allows them: no core dumps, many files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -169,14 +179,14 @@ def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
 
 
-def _look_up(user: str) -> users.Identity:
+def look_up(user: str) -> users.Identity:
     try:
         return users.look_up(user, "root")
     except users.UnknownUserError as error:
         raise NotExecutableError(errno.EACCES, f"user {user!r}: {error}") from error
 
 
-_EVERYBODYS = Privileges(capabilities=capabilities.DEFAULT_MASK)
+EVERYBODYS = Privileges(capabilities=capabilities.DEFAULT_MASK)
 
 
 def _filter(own: Birthright, privileges: Privileges | None) -> bytes | None:
@@ -186,7 +196,7 @@ def _filter(own: Birthright, privileges: Privileges | None) -> bytes | None:
     return None if privileges.filter_path is None else seccomp.load(privileges.filter_path)
 
 
-def _become_container_root(namespaces: Namespaces, ids: IdMap) -> None:
+def become_container_root(namespaces: Namespaces, ids: IdMap) -> None:
     """Enter the job's user namespace: from here on the host's root is out of reach."""
     namespaces.enter("user")
     os.setresgid(0, 0, 0)
@@ -196,7 +206,7 @@ def _become_container_root(namespaces: Namespaces, ids: IdMap) -> None:
     os.umask(0o022)
 
 
-def _enter(cwd: str) -> None:
+def enter(cwd: str) -> None:
     """Make and enter the working directory; it must lie in the root (CVE-2024-21626)."""
     try:
         os.makedirs(cwd, exist_ok=True)
@@ -207,13 +217,13 @@ def _enter(cwd: str) -> None:
         raise NotExecutableError(errno.EACCES, f"the working directory {cwd} is outside the container")
 
 
-def _become(identity: users.Identity, own: Birthright, privileges: Privileges, program: bytes | None) -> None:
+def become(identity: users.Identity, ids: IdMap, privileges: Privileges, program: bytes | None) -> None:
     """Give up everything the job may not have. The bounding set is cut while CAP_SETPCAP is still there, the parent's
     death is heard again after the ids have changed (prctl(2) clears it), the filter comes last."""
     syscalls.keyctl(syscalls.KEYCTL_JOIN_SESSION_KEYRING)
     capabilities.drop_bounding(privileges.capabilities)
     os.setresgid(identity.gid, identity.gid, identity.gid)
-    if not own.ids.is_single:
+    if not ids.is_single:
         os.setgroups(identity.groups)
     if identity.uid and privileges.ambient:
         capabilities.become_with(identity.uid, privileges.ambient)

@@ -14,6 +14,9 @@ from dayfly.runtime.channel import Channel, Message
 from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.title import find_argv
 
+Life = Callable[[str, init.Birthright, Channel, tuple[int, int]], None]
+"""What a forked process does with the stage, its birthright, its side of the channel and the job's output pipes."""
+
 _BLOCK_BYTES = 512  # of ru_inblock and ru_oublock
 
 
@@ -68,19 +71,22 @@ class InitProcess:
         self.stderr = stderr
         self.notes: tuple[str, ...] = ()
         """What the job's result should say of its set-up."""
+        self._first: int | None = None  # a pidfd of PID 1, where that is another process than ours (oci/monitor.py)
         self._channel = channel
         self._is_reaped = False
         self._is_open = True
 
     @classmethod
-    def fork(cls, stage: str, birthright: init.Birthright) -> "InitProcess":
-        """Fork PID 1, which begins to build at once."""
+    def fork(
+        cls, stage: str, birthright: init.Birthright, life: Life = init.run, namespaces: int = syscalls.CLONE_NEWPID
+    ) -> "InitProcess":
+        """Fork PID 1, which begins to build at once; or with another `life` what stands where it stands."""
         find_argv()
         own, inits = Channel.pair()
         (stdout_r, stdout_w), (stderr_r, stderr_w) = os.pipe(), os.pipe()
         fork = _fork if birthright.ids.is_mounted else _fork_rootless
         try:
-            pid = fork(lambda: init.run(stage, birthright, inits, (stdout_w, stderr_w)))
+            pid = fork(lambda: life(stage, birthright, inits, (stdout_w, stderr_w)), namespaces)
         finally:
             inits.close()
             os.close(stdout_w)
@@ -101,13 +107,17 @@ class InitProcess:
             self._channel.send_fds(Message.PARTS, [disk_fd, *joins])
         _, fields = self._receive()
         self.notes = tuple(fields["notes"])
+        if "pid" in fields:
+            self._first = os.pidfd_open(fields["pid"])
 
-    def start(self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str]) -> Refusal | None:
+    def start(
+        self, plan: ContainerPlan, stop_signal: int, secrets: Mapping[str, str], **more: str | None
+    ) -> Refusal | None:
         """Run the plan's command; None when it has been executed. Raises `HostError`.
 
-        `secrets` has the values of the plan's secrets by name, in base64.
+        `secrets` has the values of the plan's secrets by name, in base64; `more` is for another `life`.
         """
-        self._channel.send(Message.START, plan=plan, stop_signal=stop_signal, secrets=secrets)
+        self._channel.send(Message.START, plan=plan, stop_signal=stop_signal, secrets=secrets, **more)
         message, fields = self._receive()
         if message is Message.REFUSED:
             return Refusal(fields["errno"], fields["reason"])
@@ -133,7 +143,11 @@ class InitProcess:
 
     def kill(self) -> None:
         """End every process of the job: the death of PID 1 is the death of its namespace (pid_namespaces(7))."""
-        self._signal(signal.SIGKILL)
+        if self._first is None:
+            self._signal(signal.SIGKILL)
+        else:
+            with suppress(ProcessLookupError):  # dead already
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
 
     def reap(self) -> None:
         """Wait until init is gone, and so every process of the job."""
@@ -143,12 +157,12 @@ class InitProcess:
 
     def close(self) -> None:
         """Kill, reap, close the pipes."""
-        self.kill()
-        self.reap()
         if self._is_open:
+            self.kill()
             self._channel.close()
-            os.close(self.stdout)
-            os.close(self.stderr)
+            self.reap()
+            for fd in (self.stdout, self.stderr, *([] if self._first is None else [self._first])):
+                os.close(fd)
             self._is_open = False
 
     def _receive(self) -> tuple[Message, dict[str, Any]]:
@@ -183,11 +197,11 @@ def _end(received: tuple[Message, dict[str, Any]] | None) -> End:
     )
 
 
-def _fork(run: Callable[[], None]) -> int:
+def _fork(run: Callable[[], None], namespaces: int) -> int:
     """Only children are born into the new PID namespace, so the keeper itself stays where it is."""
     host_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        syscalls.unshare(syscalls.CLONE_NEWPID)
+        syscalls.unshare(namespaces)
         pid = os.fork()
         if pid == 0:
             run()
@@ -197,9 +211,9 @@ def _fork(run: Callable[[], None]) -> int:
         os.close(host_pids)
 
 
-def _fork_rootless(run: Callable[[], None]) -> int:
+def _fork_rootless(run: Callable[[], None], namespaces: int) -> int:
     """setns(2) back to the host's PID namespace is host root's alone: only the child may ever leave it."""
-    pid = syscalls.fork(syscalls.CLONE_NEWPID)
+    pid = syscalls.fork(namespaces)
     if pid == 0:
         run()
     return pid

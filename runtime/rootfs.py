@@ -40,6 +40,12 @@ from dayfly.runtime.operations import (
 from dayfly.runtime.shape import Device, Shape
 from dayfly.runtime.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME
 
+BUNDLE = "/run/dayfly"
+"""What an OCI runtime is given, in the mount namespace that it is run in."""
+
+DEV_MOUNTS = (("dev", "/dev"), ("pts", "/dev/pts"), ("shm", "/dev/shm"), ("mqueue", "/dev/mqueue"))
+"""Mounts that the runtime is told to bind, each by itself: by their names in the bundle."""
+
 MAX_LAYERS = 128  # overlay itself takes 500; Docker stops at 127
 
 _SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -155,6 +161,20 @@ def tree_operations(
     if has_cgroup2:
         operations.append(Mount("cgroup2", "sys/fs/cgroup", _SAFE | MS_RDONLY))
     return [*operations, *(Move(name, f"root/{name}") for name in ("dev", "proc", "sys"))]
+
+
+def handover_operations() -> list[Operation]:
+    """Bring the root to where the job's user namespace may go, whose root has no way through DAYFLY_HOME.
+
+    To `BUNDLE`/root, on a /run of this mount namespace's own; and what is at /dev beside it, by `DEV_MOUNTS`.
+    """
+    mounted = [*((f"root{point}", name) for name, point in reversed(DEV_MOUNTS)), ("root", "root")]
+    moves = [each for source, name in mounted for each in _brought(source, f"{BUNDLE}/{name}")]
+    return [Mount("tmpfs", "/run", _SAFE, "mode=755,size=8m"), MakeDirectory(BUNDLE), *moves]
+
+
+def _brought(source: str, target: str) -> list[Operation]:
+    return [MakeDirectory(target), Move(source, target)]
 
 
 def _layers(shape: Shape) -> tuple[str, ...]:

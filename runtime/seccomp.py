@@ -68,9 +68,8 @@ def cached(home: str, kept: int = capabilities.DEFAULT_MASK) -> str:
     import hashlib  # costs 3 ms and is needed once per agent
 
     architecture = os.uname().machine
-    sources = (
-        _source("profile.toml") + _source(f"{architecture}.json") + _source("../seccomp.py") + _source("../bpf.py")
-    )
+    names = ("profile.toml", f"{architecture}.json", "../seccomp.py", "../bpf.py", "../oci/seccomp_section.py")
+    sources = b"".join(map(_source, names))
     digest = hashlib.sha256(sources + f"{architecture} {kept:x}".encode()).hexdigest()[:16]
     path = os.path.join(home, "templates", f"seccomp-{digest}.bin")
     if not os.path.exists(path):
@@ -84,10 +83,9 @@ def cached(home: str, kept: int = capabilities.DEFAULT_MASK) -> str:
 
 def policy(architecture: str, kept: int = capabilities.DEFAULT_MASK) -> Policy:
     """Look the profile's names up for an architecture and a set of capabilities."""
-    import json  # both only where a filter is compiled
-    import tomllib
+    import tomllib  # only where a filter is compiled
 
-    numbers: dict[str, int] = json.loads(_source(f"{architecture}.json"))
+    by_name = numbers(architecture)
     profile = tomllib.loads(_source("profile.toml").decode())
     held = {name for name, number in capabilities.NUMBERS.items() if kept >> number & 1}
     names = set(" ".join(profile["allowed"].values()).split())
@@ -99,18 +97,26 @@ def policy(architecture: str, kept: int = capabilities.DEFAULT_MASK) -> Policy:
     rules = {}
     for name, rule in profile["argument"].items():
         named.add(name)
-        if rule.get("unless") not in held and name in numbers:
-            rules[numbers[name]] = _argument_rule(rule)
+        if rule.get("unless") not in held and name in by_name:
+            rules[by_name[name]] = _argument_rule(rule)
             names.discard(name)
     return Policy(
         architecture=architecture,
-        allowed=frozenset(numbers[name] for name in names if name in numbers),
-        errnos={numbers[name]: errno for name, errno in profile["errno"].items() if name not in names},
+        allowed=frozenset(by_name[name] for name in names if name in by_name),
+        errnos={by_name[name]: errno for name, errno in profile["errno"].items() if name not in names},
         rules=rules,
-        highest=max(numbers[name] for name in named if name in numbers),
+        highest=max(by_name[name] for name in named if name in by_name),
         refused=profile["refused"],
         unknown=profile["unknown"],
     )
+
+
+def numbers(architecture: str) -> dict[str, int]:
+    """Every system call of an architecture by name."""
+    import json
+
+    found: dict[str, int] = json.loads(_source(f"{architecture}.json"))
+    return found
 
 
 def compile_filter(policy: Policy) -> bytes:

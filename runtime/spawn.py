@@ -39,7 +39,7 @@ def environment(plan: ContainerPlan, identity: Identity, secrets: Mapping[str, b
 
 def execute(argv: tuple[str, ...], env: dict[str, str], stdin: int, stdout: int, stderr: int) -> int:
     """Execute a program in a session of its own; returns its pid. Raises `NotExecutableError`."""
-    path = _search(argv[0], env)
+    path = search(argv[0], env)
     actions = [
         (os.POSIX_SPAWN_DUP2, stdin, 0),
         (os.POSIX_SPAWN_DUP2, stdout, 1),
@@ -56,10 +56,10 @@ def execute(argv: tuple[str, ...], env: dict[str, str], stdin: int, stdout: int,
             setsigdef=_PYTHON_IGNORES,
         )
     except OSError as error:
-        raise _cannot(error.errno or 0, argv[0]) from error
+        raise cannot(error.errno or 0, argv[0]) from error
 
 
-def _search(name: str, env: dict[str, str]) -> str:
+def search(name: str, env: Mapping[str, str]) -> str:
     """Find a program as execvp(3) does, in the job's own PATH."""
     if "/" in name:
         return name
@@ -73,10 +73,10 @@ def _search(name: str, env: dict[str, str]) -> str:
         if is_file and os.access(candidate, os.X_OK):
             return candidate
         found = found or candidate
-    raise _cannot(errno.EACCES if found else errno.ENOENT, name)
+    raise cannot(errno.EACCES if found else errno.ENOENT, name)
 
 
-def _cannot(number: int, name: str) -> NotExecutableError:
+def cannot(number: int, name: str) -> NotExecutableError:
     if number in (errno.ENOENT, errno.ENOTDIR):
         return NotExecutableError(number, f"{name}: command not found in the container")
     return NotExecutableError(number, f"{name}: cannot be executed: {os.strerror(number)}")

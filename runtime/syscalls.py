@@ -29,6 +29,8 @@ _libc.inotify_init1.argtypes = (_int,)
 _libc.inotify_add_watch.argtypes = (_int, _str, ctypes.c_uint32)
 _libc.inotify_rm_watch.argtypes = (_int, _int)
 _libc.syncfs.argtypes = (_int,)
+_libc.ptrace.argtypes = (_long, _long, _ptr, _ptr)
+_libc.ptrace.restype = _long
 _libc.clone.argtypes = (_ptr, _ptr, _int, _ptr)
 _libc.syscall.restype = _libc_with_gil.syscall.restype = _long
 
@@ -71,7 +73,7 @@ PR_SET_NAME, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 15, 28, 38
 PR_SET_KEEPCAPS, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 8, 2, 4
 PR_SET_CHILD_SUBREAPER = 36
 KEYCTL_JOIN_SESSION_KEYRING = 1
-SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_SET_MODE_FILTER, _PTRACE_TRACEME = 1, 0
 _CAPABILITY_VERSION_3 = 0x20080522
 
 # inotify(7)
@@ -285,6 +287,12 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> None:
     instructions = ctypes.c_char_p(program)  # points into `program` itself
     fprog = struct.pack("HP", len(program) // 8, ctypes.cast(instructions, _ptr).value)  # struct sock_fprog
     if _libc.syscall(_long(_SYS_SECCOMP), _uint(SECCOMP_SET_MODE_FILTER), _uint(flags), _str(fprog)) < 0:
+        raise _fail(None)
+
+
+def ptrace_traceme() -> None:
+    """ptrace(2), PTRACE_TRACEME: the next execve(2) that succeeds stops before the program's first instruction."""
+    if _libc.ptrace(_PTRACE_TRACEME, 0, None, None) < 0:
         raise _fail(None)
 
 

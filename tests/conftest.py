@@ -23,10 +23,12 @@ import redis
 
 from dayfly.runtime import seccomp
 from dayfly.runtime.cgroups.hierarchy import open_hierarchy, unenforceable
+from dayfly.runtime.cgroups.mounts import cgroup_mounts, read_text
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.images.store import ImageStore
 from dayfly.runtime.init_process import End, Refusal
+from dayfly.runtime.oci.oci_runtime import OciRuntime
 from dayfly.runtime.rootfs import make_stage
 from dayfly.runtime.shape import ContainerPlan, Process, Quotas, Shape
 
@@ -147,13 +149,31 @@ class Ran:
         return self.refusal.exit_code if self.refusal else self.end.exit_code if self.end else None
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is marked `each_runtime` holds whoever starts a job: Dayfly itself, runc, and crun where that can run.
+
+    It is their fixture `host`, or `worker`, that has one of them.
+    """
+    fixture = next((name for name in ("worker", "host") if name in metafunc.fixturenames), None)
+    if fixture and metafunc.definition.get_closest_marker("each_runtime"):
+        mounted = cgroup_mounts(read_text("/proc/self/mountinfo"))
+        # crun 1.8 wants a group in every tree of version 1, where a job has none but in those that limit it.
+        is_unified = all(each.version == 2 for each in mounted)
+        names = ["dayfly", "runc", "crun"] if is_unified else ["dayfly", "runc"]
+        metafunc.parametrize(fixture, names, indirect=True, ids=[f"by-{name}" for name in names])
+
+
 @pytest.fixture
-def host(tmp_path: Path, nothing_left: None) -> Iterator[Host]:
+def host(
+    request: pytest.FixtureRequest, tmp_path: Path, nothing_left: None, need_tool: Callable[[str], str]
+) -> Iterator[Host]:
     """What all containers of a home share."""
     home = tmp_path / "h"
     home.mkdir(mode=0o700)
     hierarchy = open_hierarchy(f"test-{os.getpid()}")
-    yield Host(str(home), make_stage(str(home)), hierarchy, seccomp.load(seccomp.cached(str(home))))
+    runtime, filter_path = getattr(request, "param", "dayfly"), seccomp.cached(str(home))
+    oci = None if runtime == "dayfly" else OciRuntime(need_tool(runtime), filter_path)
+    yield Host(str(home), make_stage(str(home)), hierarchy, seccomp.load(filter_path), oci)
     for token in hierarchy.existing():
         hierarchy.remove(token)
     hierarchy.leave()

@@ -86,12 +86,11 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._images = ImageStore(settings.home)
         self._store = FileStore(settings.store)
-        unlimited = _why_unlimited(settings)
         self._hierarchy = hierarchy = open_hierarchy(settings.cgroup_tag)
         self._house = Housekeeping(Sweeper(places, hierarchy), partial(expire, settings), self._living_tokens)
-        self._launcher = Launcher.start(settings.home, settings.cgroup_tag)
+        self._launcher = Launcher.start(settings.home, settings.cgroup_tag, settings.oci_runtime)
         self._warm = WarmKeepers(places, self._watches, self._launcher, self._ledger.slots + 1)
-        planner = Planner(settings, self._ledger.share, hierarchy, unlimited)
+        planner = Planner(settings, self._ledger.share, hierarchy, _why_unlimited(settings))
         self._need = planner.need
         self._redis = connect(settings.url)
         self._trusted = trusted_keys(settings)
@@ -259,7 +258,8 @@ class Agent:
         log.error("launcher died", why="its socket closed; its keepers live on")
         self._selector.unregister(self._launcher.fd)
         self._launcher.close()
-        self._launcher = Launcher.start(self._settings.home, self._settings.cgroup_tag)
+        own = self._settings
+        self._launcher = Launcher.start(own.home, own.cgroup_tag, own.oci_runtime)
         self._warm.relaunch(self._launcher)
         self._listen(self._launcher.fd, self._heed_launcher)
 

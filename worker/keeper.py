@@ -87,7 +87,8 @@ def _run(
     ending = Ending(container, record, directory, stops, masker, image_ready_at=time.time())
     supervision = Supervision(container, record, directory, stops, masker)
     if record.document.get("debug"):
-        supervision.note(describe(record.container, host.ids, host.hierarchy.version == 2))
+        program = None if host.oci is None else host.oci.program
+        supervision.note(describe(record.container, host.ids, host.hierarchy.version == 2, program))
         for service in record.services:
             steps = describe(service.container, host.ids, host.hierarchy.version == 2)
             supervision.note(f"service {service.name}: {step}" for step in steps)

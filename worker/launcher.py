@@ -15,28 +15,32 @@ import os
 import select
 import signal
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.errors import DayflyError
 from dayfly.runtime import seccomp
 from dayfly.runtime.cgroups.hierarchy import open_hierarchy
 from dayfly.runtime.container import Host
 from dayfly.runtime.disk_template import template
+from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.rootfs import layout, make_stage
 from dayfly.runtime.shape import Shape
 from dayfly.runtime.title import set_title
 from dayfly.worker import keeper
 
+if TYPE_CHECKING:
+    from dayfly.runtime.oci.oci_runtime import OciRuntime
+
 _LARGEST_REQUEST = 1 << 17
 
 
-def main(socket_fd: int, home: str, cgroup_tag: str) -> None:
-    """Serve the agent at the other end of `socket_fd` until it goes."""
+def main(socket_fd: int, home: str, cgroup_tag: str, oci_runtime: str | None = None) -> None:
+    """Serve the agent at the other end of `socket_fd` until it goes. `oci_runtime`: what starts the jobs, unless we."""
     os.setsid()  # Ctrl-C on the agent's terminal is the agent's business
     set_title("dayfly: launcher")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     agent = socket.socket(fileno=socket_fd)
-    host = _open_host(home, cgroup_tag)
+    host = _open_host(home, cgroup_tag, oci_runtime)
     gc.freeze()  # a collection in a fork would copy every page it touches
     gc.disable()
     _serve(agent, host, _Keepers(agent.fileno()))
@@ -82,13 +86,30 @@ def _serve(agent: socket.socket, host: Host | DayflyError, keepers: _Keepers) ->
             return
 
 
-def _open_host(home: str, cgroup_tag: str) -> Host | DayflyError:
+def _open_host(home: str, cgroup_tag: str, oci_runtime: str | None) -> Host | DayflyError:
     """What all containers share; a host that cannot have any says why at each request."""
     try:
         hierarchy = open_hierarchy(cgroup_tag)
-        return Host(home, make_stage(home), hierarchy, seccomp.load(seccomp.cached(home)))
+        filter_path = seccomp.cached(home)
+        oci = None if oci_runtime is None else _open_runtime(oci_runtime, filter_path)
+        return Host(home, make_stage(home), hierarchy, seccomp.load(filter_path), oci=oci)
     except DayflyError as error:
         return error
+
+
+def _open_runtime(oci_runtime: str, filter_path: str) -> "OciRuntime":
+    """Here and not at the head: what is imported costs every keeper that is forked."""
+    from dayfly.runtime.oci.oci_runtime import OciRuntime
+    from dayfly.runtime.oci.programs import find
+
+    if own_id_map() is not None:
+        raise DayflyError(
+            f"cannot use the OCI runtime {oci_runtime}: this worker is not root",
+            remedy="run it as root, or without [runtime] oci",
+        )
+    found = OciRuntime(find(oci_runtime), filter_path)
+    found.section(None)
+    return found
 
 
 def _launch(host: Host | DayflyError, request: dict[str, Any], control: int, agent: socket.socket) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _PROGRAM = """\
 import sys
 sys.path[:] = [*{paths!r}, *sys.path]
 from dayfly.worker.launcher import main
-main({fd}, {home!r}, {tag!r})
+main({fd}, {home!r}, {tag!r}, {oci!r})
 # dayfly ............................................................................................................
 """
 
@@ -49,12 +49,14 @@ class Launcher:
         self._shape_json = ""
 
     @classmethod
-    def start(cls, home: Path, cgroup_tag: str) -> Self:
-        """Start one for `home`. Raises HostError."""
+    def start(cls, home: Path, cgroup_tag: str, oci_runtime: str | None = None) -> Self:
+        """Start one for `home`; `oci_runtime` starts the jobs in place of our own init. Raises HostError."""
         own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             own.setblocking(False)
-            program = _PROGRAM.format(paths=_import_path(), fd=_SOCKET_FD, home=str(home), tag=cgroup_tag)
+            program = _PROGRAM.format(
+                paths=_import_path(), fd=_SOCKET_FD, home=str(home), tag=cgroup_tag, oci=oci_runtime
+            )
             try:
                 pid = os.posix_spawn(
                     sys.executable,

@@ -33,6 +33,7 @@ from dayfly.worker.settings import WorkerSettings
 WORKSPACE = "/workspace"
 _Number = TypeVar("_Number", int, float)
 _MIB = 1 << 20
+_RUNTIME_PIDS = 16  # runc begins in the job's group, with six threads at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,8 @@ class Planner:
 
     def services(self, spec: JobSpec, images: Sequence[Image], job: Shape) -> tuple[ServicePlan, ...]:
         """What runs beside a job of the shape `job`; `images` are those of its services. Raises SpecError."""
+        if spec.services and self._settings.oci_runtime is not None:
+            raise SpecError("services", f"this worker starts jobs by {self._settings.oci_runtime}, with nothing beside")
         return plan_services(spec.services, images, job, self._settings, self._hierarchy)
 
     def timeout_seconds(self, spec: JobSpec) -> float | None:
@@ -128,6 +131,9 @@ class Planner:
         )
         for field, reason in unenforceable(self._hierarchy, stated).items():
             raise SpecError(_LIMIT_NAMES[field], f"this worker cannot enforce it: {reason}")
+        if stated.pids and stated.pids < _RUNTIME_PIDS and self._settings.oci_runtime is not None:
+            needs = f"this worker's OCI runtime needs {_RUNTIME_PIDS} processes and threads to start a job"
+            raise SpecError("limits.pids", f"{needs}, got {stated.pids}")
         return Quotas(
             cpus=stated.cpus or self._unless_lacking("cpus", self._share.cpus_milli / 1000),
             cpu_burst_us=stated.cpu_burst_us,

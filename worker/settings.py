@@ -57,7 +57,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """One worker. `None` for a capacity means: what the host has.
+    """One worker. `None` for a capacity means: what the host has; for `oci_runtime`, that Dayfly starts jobs itself.
 
     `trusted_keys`: files, or directories of files, of the keys whose signatures it believes; none: all jobs are taken.
     `secret_keys`, likewise: those that open secrets; none: the home's own, if there is one.
@@ -81,6 +81,7 @@ class WorkerSettings:
     store_directory: Path | None = None
     trusted_keys: tuple[Path, ...] = ()
     secret_keys: tuple[Path, ...] = ()
+    oci_runtime: str | None = None
 
     @property
     def store(self) -> Path:

@@ -1,5 +1,6 @@
 """Where the control groups of this host are mounted, and in which of them this process lives."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -37,6 +38,18 @@ def own_group(cgroup: str) -> str:
         if line.startswith("0::"):
             return line[3:]
     return "/"
+
+
+def group_of(cgroup: str, controllers: Iterable[str]) -> str:
+    """A process's group in the trees of version 1 that have one of `controllers`, else in the one of version 2.
+
+    From its /proc/PID/cgroup (`5:memory:/path`).
+    """
+    for line in cgroup.splitlines():
+        _, names, path = line.split(":", 2)
+        if not set(names.split(",")).isdisjoint(controllers):
+            return path
+    return own_group(cgroup)
 
 
 def _unescape(path: str) -> str:

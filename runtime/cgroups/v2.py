@@ -202,7 +202,12 @@ class Cgroup:
         return None if stalled == [None, None, None] else Pressure(*stalled)
 
     def is_empty(self) -> bool:
-        return b"populated 0" in os.pread(self._events, 128, 0)
+        try:
+            return b"populated 0" in os.pread(self._events, 128, 0)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return True  # an OCI runtime that failed has removed it
 
     def wait_empty(self, deadline: float) -> bool:
         """Wait until the last process has left, at most until `deadline` (time.monotonic)."""

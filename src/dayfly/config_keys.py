@@ -93,6 +93,7 @@ KEYS: Mapping[str, Key] = {
         Key("allow.seccomp_unconfined", Kind.SWITCH, False, "may a job be without the filter of system calls?"),
         Key("allow.privileged", Kind.SWITCH, False, "may a job be privileged?"),
         Key("allow.devices", Kind.TEXTS, [], "devices that a job may have, as globs: /dev/kvm, /dev/dri/*"),
+        Key("runtime.oci", Kind.TEXT, None, "OCI runtime that starts jobs: runc, crun, a path; unset: Dayfly itself"),
         Key("store.url", Kind.TEXT, None, "store of logs and artifacts: file:///PATH; unset: HOME/store"),
         Key("images.default_image", Kind.TEXT, DEFAULT_IMAGE, "image of a job that names none"),
     )

@@ -35,6 +35,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from _cgroups()
     yield from doctor_disk.examine(home)
     yield _seccomp()
+    if (runtime := settings.text("runtime.oci")) is not None:
+        yield _oci_runtime(runtime)
     yield _pidfd()
     yield _guarded("network links", _links)
     yield _space(home)
@@ -91,6 +93,19 @@ def _seccomp() -> Check:
     if platform.machine() not in ("x86_64", "aarch64"):
         return missing("seccomp", f"no table of system calls for {platform.machine()}", "x86_64 and aarch64 have one")
     return ok("seccomp", f"{len(actions)} actions")
+
+
+def _oci_runtime(runtime: str) -> Check:
+    from dayfly.runtime.oci import programs
+
+    try:
+        program = programs.find(runtime)
+        text = f"{programs.version(program)}, {program}"
+    except DayflyError as error:
+        return missing("OCI runtime", error.message, error.remedy or "")
+    if os.path.basename(program) not in programs.TESTED:
+        return warning("OCI runtime", text, "only runc and crun are tested; see docs/runtimes.md")
+    return ok("OCI runtime", text)
 
 
 def _pidfd() -> Check:

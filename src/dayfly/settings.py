@@ -30,6 +30,7 @@ def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_whe
         store_directory=store_directory(settings),
         secret_keys=tuple(Path(each) for each in settings.texts("worker.secret_keys")),
         trusted_keys=() if is_embedded else tuple(Path(each) for each in settings.texts("worker.trusted_keys")),
+        oci_runtime=settings.text("runtime.oci"),
     )
 
 

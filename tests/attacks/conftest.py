@@ -23,6 +23,8 @@ from dayfly.runtime import capabilities, seccomp, syscalls
 from dayfly.runtime.cgroups import v1, v2
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.namespaces import Namespaces
+from dayfly.runtime.oci import monitor, runtime_call
+from dayfly.runtime.oci.oci_runtime import OciRuntime
 from dayfly.runtime.operations import Mask, ReadOnly
 from dayfly.runtime.shape import ContainerPlan, Process, Shape
 
@@ -179,8 +181,37 @@ def attack(run: Callable[..., Any], prelude: str) -> Callable[..., Any]:
     return run_attack
 
 
+def _told(patch: Patch, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what an OCI runtime is told of the job's process."""
+    real = monitor.document
+
+    def document(*words: Any) -> dict[str, Any]:
+        config = real(*words)
+        change(config["process"])
+        return config
+
+    patch.setattr(monitor, "document", document)
+
+
 def _no_seccomp(patch: Patch) -> None:
     patch.setattr(seccomp, "install", lambda program: None)
+    patch.setattr(OciRuntime, "section", lambda own, privileges: None)
+
+
+def _every_capability(patch: Patch, function: str, *sets: str) -> None:
+    every = [f"CAP_{name}" for name in capabilities.NUMBERS]
+    patch.setattr(capabilities, function, lambda kept: None)
+    _told(patch, lambda process: process["capabilities"].update(dict.fromkeys(sets, every)))
+
+
+def _no_new_privs(patch: Patch) -> None:
+    _prctl(syscalls.PR_SET_NO_NEW_PRIVS, lambda real: 0)(patch)
+    _told(patch, lambda process: process.update(noNewPrivileges=False))
+
+
+def _no_keyring(patch: Patch) -> None:
+    patch.setattr(syscalls, "keyctl", lambda *words: 0)
+    patch.setattr(runtime_call, "OPTIONS", (*runtime_call.OPTIONS, "--no-new-keyring"))
 
 
 def _prctl(option: int, instead: Callable[[Callable[..., int]], int]) -> Callable[[Patch], None]:
@@ -210,13 +241,13 @@ def _no_list_of_devices(patch: Patch) -> None:
 
 _OFF: dict[str, Callable[[Patch], None]] = {
     "seccomp": _no_seccomp,
-    "bounding": lambda patch: patch.setattr(capabilities, "drop_bounding", lambda kept: None),
-    "capabilities": lambda patch: patch.setattr(capabilities, "lower", lambda kept: None),
+    "bounding": lambda patch: _every_capability(patch, "drop_bounding", "bounding"),
+    "capabilities": lambda patch: _every_capability(patch, "lower", "permitted", "effective"),
     "nosuid": lambda patch: patch.setattr(syscalls, "MS_NOSUID", 0),
-    "no_new_privs": _prctl(syscalls.PR_SET_NO_NEW_PRIVS, lambda real: 0),
+    "no_new_privs": _no_new_privs,
     # The kernel takes it away with the ids too (commit_creds), so the control gives it back.
     "undumpable": _prctl(syscalls.PR_SET_DUMPABLE, lambda real: real(syscalls.PR_SET_DUMPABLE, 1)),
-    "keyring": lambda patch: patch.setattr(syscalls, "keyctl", lambda *words: 0),
+    "keyring": _no_keyring,
     "close_range": lambda patch: patch.setattr(syscalls, "close_range", lambda *words: None),
     "groups": lambda patch: patch.setattr(os, "setgroups", lambda groups: None),
     "user namespace": _no_namespace("user"),

@@ -57,6 +57,7 @@ def _number(name: str) -> int:
 _NEW_MOUNT, _NEW_USER, _NEW_CGROUP = 0x00020000, 0x10000000, 0x02000000
 
 
+@pytest.mark.each_runtime
 def test_k1_release_agent_cannot_be_written(attack: Attack, tally: Any) -> None:
     """CVE-2022-0492: a job with namespaces of its own cannot mount a cgroup hierarchy and set its release agent."""
     program = f"""
@@ -71,6 +72,7 @@ tell([unshared, mounted, written])
     tally.judge(held=held[0] == errno.EPERM and held[2] != 0, bit=bit[0] == 0, seen=(held, bit))
 
 
+@pytest.mark.each_runtime
 def test_k2_no_namespaces_within_the_container(attack: Attack, tally: Any) -> None:
     """CVE-2022-0185, CVE-2023-0386: what a new user namespace opens (mounts, overlay, fsconfig) stays closed."""
     program = f"""
@@ -86,6 +88,7 @@ tell([clone3, fsopen, setns, fuse, unshare])
     tally.judge(held=held == wanted, bit=bit[-1] == 0 and bit[0] != errno.ENOSYS, seen=(held, bit))
 
 
+@pytest.mark.each_runtime
 def test_k3_sockets_into_the_kernel_are_refused(attack: Attack, tally: Any) -> None:
     """CVE-2026-31431: no AF_ALG, AF_VSOCK, AF_PACKET, AF_KEY, AF_XDP; the ordinary families work."""
     program = """
@@ -100,6 +103,7 @@ tell([[tries(socket.socket, *each) for each in families], tries(socket.socket, 2
     )
 
 
+@pytest.mark.each_runtime
 def test_k4_calls_that_no_job_needs_fail(attack: Attack, tally: Any) -> None:
     """Modules, kexec, bpf, io_uring, userfaultfd, mounts, keys, handles: each is EPERM, whatever its arguments."""
     names = [name for name in _NUMBERS if name != "clone3"]
@@ -109,6 +113,7 @@ def test_k4_calls_that_no_job_needs_fail(attack: Attack, tally: Any) -> None:
     tally.judge(held=open_ones == [], bit=sum(number != errno.EPERM for number in bit) > 5, seen=(open_ones, bit))
 
 
+@pytest.mark.each_runtime
 def test_k5_keys_of_the_worker_are_out_of_reach(attack: Attack, tally: Any) -> None:
     """A key in the worker's session keyring is found by a job only without its own keyring and without the filter."""
     program = f"""
@@ -134,6 +139,7 @@ def _key(name: bytes) -> Iterator[None]:
     libc.syscall(keyctl, unlink, key, session)
 
 
+@pytest.mark.each_runtime
 def test_k6_a_terminal_cannot_be_typed_into(attack: Attack, tally: Any) -> None:
     """TIOCSTI on a job's own terminal is EPERM, as it is on any."""
     program = """

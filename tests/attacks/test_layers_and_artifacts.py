@@ -111,7 +111,7 @@ def test_a8_nothing_of_the_image_is_imported(attack: Attack, tally: Any, tmp_pat
         patch.syspath_prepend("/evil")
         held = attack(program, image_layers=layers, user="1000:1000", cwd="/somewhere/new")
         patch.setattr(
-            init, "_enter", lambda cwd: __import__("this")
+            init, "enter", lambda cwd: __import__("this")
         )  # an import after the pivot, of what is unknown yet
         sys.modules.pop("this", None)
         bit = attack(program, image_layers=layers)

@@ -166,6 +166,7 @@ _VALUES = {"token": base64.b64encode(VALUE).decode()}
 
 
 @pytest.mark.kernel
+@pytest.mark.each_runtime
 def test_s1_a_secret_file_is_the_users_and_cannot_be_changed(
     tally: Any, attack: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +189,7 @@ def test_s1_a_secret_file_is_the_users_and_cannot_be_changed(
 
 
 @pytest.mark.kernel
+@pytest.mark.each_runtime
 def test_s1_a_secret_file_elsewhere_leaves_only_its_mount_point(run: Any) -> None:
     """At its own path and in /run/secrets, through links of the image's too; the job's disk has an empty file."""
     secret = Secret(name="token", file="/opt/app/.netrc", mode=0o440)

@@ -71,6 +71,7 @@ def test_r2_no_descriptor_of_the_worker_is_inherited(attack: Attack, tally: Any,
     tally.judge(held=held == [], bit=fd in bit, seen=(held, bit))
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize("cwd", ["/proc/self/fd/7", "/proc/1/cwd", "/proc/self/cwd/../../..", "/proc/1/root/etc/.."])
 def test_r2_a_working_directory_outside_is_refused(run: Run, cwd: str) -> None:
     """CVE-2024-21626: a working directory by way of /proc is refused, or lies inside."""
@@ -82,6 +83,7 @@ def test_r2_a_working_directory_outside_is_refused(run: Run, cwd: str) -> None:
         assert ran.refusal.exit_code == 126
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize("point", ["proc", "sys", "dev"])
 def test_r5_r6_links_at_mount_points_lead_nowhere(
     attack: Attack, tally: Any, tmp_path: Path, shape: Any, point: str
@@ -107,6 +109,7 @@ def test_r5_r6_links_at_mount_points_lead_nowhere(
     tally.judge(held=held is False, bit=bit is not False, seen=(held, bit))
 
 
+@pytest.mark.each_runtime
 def test_r9_capabilities_do_not_come_back(attack: Attack, tally: Any, tmp_path: Path, shape: Any) -> None:
     """CVE-2022-24769: a program with file capabilities, of the image or of the job's making, gives a user nothing."""
     capability, revision, effective = 1 << capabilities.NUMBERS["NET_BIND_SERVICE"], 0x02000000, 1
@@ -136,6 +139,7 @@ tell([run("/able"), run("/tmp/own")])
     )
 
 
+@pytest.mark.each_runtime
 def test_r10_setuid_programs_give_nothing(attack: Attack, tally: Any) -> None:
     """A setuid-root program run by uid 1000 stays uid 1000 (no_new_privs)."""
     program = """
@@ -166,6 +170,7 @@ def test_r11_no_group_of_the_host_is_left(attack: Attack, tally: Any) -> None:
     tally.judge(held=held == [[1000], 1000], bit=bit[0] not in ([1000], []), seen=(held, bit))
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize("user", ["4294967296", "-1", "0 ", "root\n", "1000:99999999999", "x" * 5000])
 def test_r12_a_user_that_is_no_user_is_refused(run: Run, user: str) -> None:
     """CVE-2026-46680: numbers too large, and names that are none, are the job's fault, said at once."""
@@ -199,6 +204,7 @@ def test_r12_a_passwd_that_is_a_trap_reads_nothing_of_the_host(tmp_path: Path, t
 
 
 @pytest.mark.host_root("the owner of a device of the host cannot be seen there")
+@pytest.mark.each_runtime
 def test_r14_devices_of_the_host_keep_their_owner(run: Run) -> None:
     """A job as an ordinary user whose input is /dev/null leaves the host's /dev/null to root."""
     run("true", user="1000:1000", stdin="/dev/null")

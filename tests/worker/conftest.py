@@ -149,12 +149,17 @@ def queue(valkey: str) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def worker(home: Path, valkey: str, nothing_left: None, lacks: Any) -> Iterator[Worker]:
+def worker(
+    request: pytest.FixtureRequest, home: Path, valkey: str, nothing_left: None, lacks: Any, need_tool: Any
+) -> Iterator[Worker]:
     """Two slots of one cpu, 256 MiB and 256 MiB of disk; not started yet."""
     if os.geteuid() != 0 and own_id_map() is None:
         lacks("root")
     home.mkdir(mode=0o700, exist_ok=True)
-    fields = {"slots": 2, "cpus": 2.0, "memory_bytes": 512 << 20, "disk_bytes": 512 << 20}
+    fields: dict[str, Any] = {"slots": 2, "cpus": 2.0, "memory_bytes": 512 << 20, "disk_bytes": 512 << 20}
+    runtime = getattr(request, "param", "dayfly")
+    if runtime != "dayfly":
+        fields["oci_runtime"] = need_tool(runtime)
     worker = Worker(home, valkey, fields)
     yield worker
     worker.stop()

@@ -22,6 +22,7 @@ from dayfly.worker.settings import JobDefaults
 pytestmark = pytest.mark.kernel
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize(
     ("document", "outcome", "exit_code"),
     [
@@ -251,6 +252,7 @@ def _cat(image, path):
     return subprocess.run(["debugfs", "-R", f"cat {path}", image], capture_output=True, text=True).stdout
 
 
+@pytest.mark.each_runtime
 def test_a_keeper_that_is_killed_loses_the_job_and_its_policy_decides(worker, queue):
     """The death of a keeper takes the container with it; the job is started again as a further attempt."""
     worker.start()

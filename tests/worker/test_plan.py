@@ -35,8 +35,8 @@ class FullHierarchy:
     lacking: dict[str, str] = {}  # noqa: RUF012 - read only
 
 
-def _planner(tmp_path, hierarchy=None, why_unlimited=None, **allow):
-    settings = WorkerSettings(home=tmp_path, url="unix:///x", name="w", allow=Allowed(**allow))
+def _planner(tmp_path, hierarchy=None, why_unlimited=None, oci_runtime=None, **allow):
+    settings = WorkerSettings(tmp_path, "unix:///x", "w", allow=Allowed(**allow), oci_runtime=oci_runtime)
     return Planner(settings, Capacity(1000, 512, 1024), hierarchy or FullHierarchy(), why_unlimited)
 
 
@@ -222,3 +222,11 @@ def test_an_image_without_a_command_is_said_to_have_none(tmp_path):
         read_job({"image": "host"})
     assert str(worker.value) == str(door.value)
     assert _plan(_planner(tmp_path)).process.argv == ("/entry", "serve")
+
+
+def test_a_job_with_fewer_pids_than_a_runtime_needs_is_refused(tmp_path):
+    """It would fail in the runtime's own start; without a runtime two are enough."""
+    with pytest.raises(SpecError, match=r"limits\.pids: this worker's OCI runtime needs 16 .*, got 15"):
+        _plan(_planner(tmp_path, oci_runtime="runc"), limits={"pids": 15})
+    assert _plan(_planner(tmp_path, oci_runtime="runc"), limits={"pids": 16}).shape.quotas.pids == 16
+    assert _plan(_planner(tmp_path), limits={"pids": 2}).shape.quotas.pids == 2

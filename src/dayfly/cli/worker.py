@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 @click.option("--disk", metavar="SIZE", help="Disk offered to jobs (default: what is free).")
 @click.option("--labels", multiple=True, metavar="NAME=VALUE", help="A label that jobs may ask for; repeatable.")
 @click.option("--name", metavar="NAME", help="Name of the worker in Redis (default: the host's name).")
+@click.option("--oci", metavar="NAME", help="OCI runtime that starts jobs: runc, crun (default: Dayfly itself).")
 @click.option("--idle-exit", metavar="DURATION", help="End after so long without a job.")
 @click.option("--embedded", is_flag=True, hidden=True, help="Started by embedded.py, with its lock as descriptor 3.")
-def command(url: str | None, labels: tuple[str, ...], idle_exit: str | None, embedded: bool, **flags: object) -> None:
+def command(
+    url: str | None,
+    labels: tuple[str, ...],
+    oci: str | None,
+    idle_exit: str | None,
+    embedded: bool,
+    **flags: object,
+) -> None:
     """Serve queues on this host until told to stop.
 
     SIGTERM: finish what runs and take nothing new; a second SIGTERM: requeue what runs.
@@ -35,7 +43,8 @@ def command(url: str | None, labels: tuple[str, ...], idle_exit: str | None, emb
         from dayfly.config import load
 
         given = {f"worker.{name}": value for name, value in flags.items()}
-        settings = load({**given, "client.url": url, "worker.labels": labels, "worker.idle": idle_exit})
+        given |= {"client.url": url, "worker.labels": labels, "runtime.oci": oci, "worker.idle": idle_exit}
+        settings = load(given)
         if embedded:
             _serve_embedded(settings, told)
         else:

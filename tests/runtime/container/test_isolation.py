@@ -15,6 +15,8 @@ from dayfly.runtime.container import Host
 from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.shape import Mount, Quotas, Workspace
 
+pytestmark = [pytest.mark.kernel, pytest.mark.each_runtime]
+
 Run = Callable[..., Any]
 
 

@@ -54,6 +54,7 @@ def test_frozen_directory_is_seen_as_the_live_one(run: Run, tmp_path: Path, host
     assert runs[0].stdout.split()[-1] == "written", runs[0].stderr
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize("user", ["", "1000:1001"])
 def test_files_of_the_owner_can_be_changed_whichever_of_the_two_groups_they_have(
     run: Run, tmp_path: Path, user: str
