@@ -22,6 +22,7 @@ tell({path: [tries(os.open, path, os.O_RDONLY), tries(os.open, path, os.O_WRONLY
 """
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 def test_k11_a_node_that_is_not_on_the_list_does_not_open(
     attack: Attack, tally: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,6 +43,7 @@ def test_k11_a_node_that_is_not_on_the_list_does_not_open(
     )
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 def test_k11_a_device_to_read_is_not_written_to(attack: Attack, tally: Any, tmp_path: Path) -> None:
     """The list has the permissions, so that a node whose mode the job changes gives no more."""
     null, chmod = Device("c", 1, 11, "r", "/dev/log"), "os.chmod('/dev/log', 0o666)\n"
@@ -50,6 +52,7 @@ def test_k11_a_device_to_read_is_not_written_to(attack: Attack, tally: Any, tmp_
     tally.judge(held=held[1] == errno.EPERM, bit=bit[1] == 0, seen=(held, bit))
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 def test_k11_a_device_of_one_job_is_not_the_next_ones(attack: Attack, tally: Any) -> None:
     """Nodes are the container's: the job after it has neither the node nor, made for it by hand, the right."""
     mine = Device("c", 1, 7, "rw", "/dev/mine")
@@ -58,6 +61,7 @@ def test_k11_a_device_of_one_job_is_not_the_next_ones(attack: Attack, tally: Any
     tally.judge(held=held == {"/dev/mine": [errno.ENOENT] * 2}, bit=bit == {"/dev/mine": [0, 0]}, seen=(held, bit))
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 def test_k11_a_node_on_what_a_job_is_given_does_not_open(attack: Attack, tally: Any, tmp_path: Path) -> None:
     """Nodes in a directory, a writable mount and an image are dead there (nodev)."""
     for name in ("work", "data"):

@@ -146,6 +146,7 @@ for top in ("/workspace", "/tmp", "/usr"):
     tally.judge(held=held, bit=not (host / "canary").exists(), seen=left)
 
 
+@pytest.mark.host_root("what others may not write cannot be mounted to be written there")
 def test_a10_what_one_job_changes_the_next_does_not_see(attack: Attack, tally: Any, tmp_path: Path) -> None:
     """Two jobs of one image and one directory: changed, added and deleted there is gone with the first; through a
     mount that the operator made writable, and only there, it stays."""

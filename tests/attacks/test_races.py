@@ -112,6 +112,7 @@ while True:
 """
 
 
+@pytest.mark.host_root("what others may not write cannot be mounted to be written there")
 def test_r7_a_mount_does_not_follow_a_neighbours_link(
     begin: Callable[..., Any], run: Run, tally: Any, tmp_path: Path
 ) -> None:

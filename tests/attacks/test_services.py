@@ -85,6 +85,7 @@ def ask() -> Ask:
     return start
 
 
+@pytest.mark.host_root("its control brings up a device of the host's network")
 def test_a_service_is_reached_by_its_own_job_and_by_no_other(
     beside: Beside, ask: Ask, host: Host, shape: Shape, tally: Any
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_service_is_reached_by_its_own_job_and_by_no_other(
     tally.judge(held=held == ("reached", "Connection refused"), bit=bit == "reached", seen=(held, bit))
 
 
+@pytest.mark.limits
 def test_a_fork_bomb_in_a_service_meets_its_jobs_limit(beside: Beside, shape: Shape, tally: Any) -> None:
     """A service without limits of its own is within the job's 64 processes; without that limit it has its 200."""
 

@@ -68,6 +68,7 @@ tell([others, abstract, port, shared, files, ended, filled])
 """
 
 
+@pytest.mark.host_root("its control needs what host root alone can take away")
 def test_neither_of_two_jobs_reaches_the_other(begin: Begin, tally: Any, shape: Shape) -> None:
     """The neighbour kills, connects, looks, burns and fills with all it has; the victim does not notice."""
     own = replace(shape.quotas, cpus=0.5)
@@ -98,6 +99,7 @@ tell([tries(socket.socket(socket.AF_UNIX).connect, chr(0) + "dayfly-victim"),
 """
 
 
+@pytest.mark.limits
 def test_the_quota_of_a_busy_neighbour_holds(begin: Begin, tally: Any, shape: Shape) -> None:
     """Four busy processes on a quota of a twentieth take no more than that from whoever else runs on the host."""
     busy = """
@@ -123,6 +125,7 @@ signal.pause()
     tally.judge(held=held < 0.08, bit=bit > 1.5 * held, seen=(held, bit))
 
 
+@pytest.mark.limits
 def test_memory_that_one_job_runs_out_of_is_not_anothers(begin: Begin, attack: Attack, tally: Any) -> None:
     """A neighbour that is killed for its memory takes no process of another job along; its own it does."""
     victim = begin("tell(os.getpid()); sys.stdin.read(); signal.pause()")

@@ -89,6 +89,7 @@ def test_a_privileged_job_can_nest_containers(run: Run) -> None:
     assert run("sh", "-c", script).exit_code != 0
 
 
+@pytest.mark.host_root("its ids are others; tests/rootless asks from outside")
 @pytest.mark.each_runtime
 def test_a_privileged_job_is_not_the_hosts_root(run: Run) -> None:
     """No device, no kernel setting, no look at its init, no clock, no other limits: all of it is the host's."""
@@ -130,6 +131,7 @@ os.setgid(7); os.setuid(7); os.execv("/tmp/id", ["id", "-u"])
     assert run("python3", "-c", script).stdout == "7\n"
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 @pytest.mark.each_runtime
 @pytest.mark.parametrize("user", ["", "1000:1001"])
 def test_a_device_is_the_jobs_users_and_no_one_elses(run: Run, host: Host, user: str) -> None:
@@ -147,6 +149,7 @@ def test_a_device_is_the_jobs_users_and_no_one_elses(run: Run, host: Host, user:
     assert run("ls", "/dev/own").exit_code != 0
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 @pytest.mark.each_runtime
 def test_standard_devices_and_terminals_work_beside_a_list(run: Run) -> None:
     """null, zero, random and a pseudo terminal open for a job with devices as for any other."""
@@ -175,6 +178,7 @@ def loop_device(tmp_path: Path, lacks: Callable[[str], None]) -> Iterator[str]:
     os.close(fd)
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 def test_a_block_device_reaches_its_job_and_not_another(run: Run, loop_device: str) -> None:
     """A disk of the host given to one job: it reads the host's bytes and writes them; the next job has none of it."""
     number = os.stat(loop_device).st_rdev
@@ -186,6 +190,7 @@ def test_a_block_device_reaches_its_job_and_not_another(run: Run, loop_device: s
     assert run("head", "-c", "6", "/dev/disk").exit_code == 1
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 def test_a_device_for_reading_is_not_written_to(run: Run, loop_device: str) -> None:
     """Not even after the job's root has changed the node's mode, which it may: the list holds."""
     number = os.stat(loop_device).st_rdev
@@ -196,6 +201,7 @@ def test_a_device_for_reading_is_not_written_to(run: Run, loop_device: str) -> N
     assert "Operation not permitted" in ran.stderr
 
 
+@pytest.mark.host_root("devices are given by host root, which alone lists them")
 def test_a_list_does_not_open_what_the_filter_closes(run: Run) -> None:
     """A job with devices cannot make nodes: mknod(2) is the host root's, whatever `m` says."""
     maker = Device("c", 1, 7, "rwm", "/dev/x")
