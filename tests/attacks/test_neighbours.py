@@ -1,4 +1,4 @@
-"""What a job on the bridge may try against its neighbours, with frames made by hand that seccomp would refuse: N2."""
+"""What a job on the bridge may try against its neighbours, with frames made by hand, which it must be allowed: N2."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 from network_world import INTERNET4, INTERNET6, PORT, TAG, World
 
-from dayfly.runtime import seccomp
+from dayfly.runtime.capabilities import DEFAULT_MASK, mask
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.idrange import IdRange
-from dayfly.runtime.shape import BridgeUse, ContainerPlan, Process, Shape
+from dayfly.runtime.shape import BridgeUse, ContainerPlan, Privileges, Process, Shape
 
 pytestmark = pytest.mark.kernel
 
 _TABLE = f"dayfly-{TAG}"
 _BRIDGE = f"df-{TAG}"
 _SIGTERM = 15
+_RAW = Privileges(capabilities=DEFAULT_MASK | mask(["NET_RAW"]))  # and no filter of system calls: all it could be given
 
 # A neighbour that listens to every frame, until its own have come back from the world by either protocol.
 _WATCH = f"""
@@ -166,7 +167,7 @@ def _shown(kind: str, link: str) -> dict[str, Any]:
 
 
 class _Job:
-    """A job on the bridge without a seccomp filter; its standard input stays open."""
+    """A job on the bridge that may make frames by hand; its standard input stays open."""
 
     def __init__(self, host: Host, shape: Shape, container: Container) -> None:
         self.container = container
@@ -180,7 +181,8 @@ class _Job:
         """Start it; what it tells first."""
         argv = ("python3", "-c", program, *arguments)
         process = Process(argv=argv, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, stdin=self._stdin)
-        assert self.container.start(ContainerPlan(shape=self._shape, process=process), _SIGTERM) is None
+        plan = ContainerPlan(shape=self._shape, process=process, privileges=_RAW)
+        assert self.container.start(plan, _SIGTERM) is None
         return self.line()
 
     def say(self) -> None:
@@ -202,7 +204,6 @@ def _job(host: Host, shape: Shape, place: int) -> Iterator[_Job]:
     """At a place of its own: both jobs have this process for a keeper, whose locks do not exclude each other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(IdRange, "acquire", lambda: IdRange(place, os.open("/dev/null", os.O_RDONLY)))
-        patch.setattr(seccomp, "install", lambda program: None)
         job = _Job(host, shape, Container.prepare(host, shape, os.urandom(8).hex()))
     with contextlib.closing(job):
         yield job

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from network_world import METADATA4, METADATA6, PORT, PRIVATE4, RESOLVER, TAG, World
 
-from dayfly.runtime import capabilities
-from dayfly.runtime.shape import BridgeUse, Shape
+from dayfly.runtime.capabilities import DEFAULT_MASK, mask
+from dayfly.runtime.shape import BridgeUse, Privileges, Shape
 
 pytestmark = pytest.mark.kernel
 
@@ -134,13 +134,11 @@ tell([added, tries(reach)])
     gateway = _gateway_of(attack)[0]
     index = attack("tell(socket.if_nametoindex('eth0'))")
     held = attack(program, gateway, str(index))
-    # Its own control: a job that is given CAP_NET_ADMIN over its namespace adds the route, and is refused even so.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capabilities, "DEFAULT_MASK", capabilities.DEFAULT_MASK | 1 << 12)
-        patch.setattr(capabilities, "drop_bounding", lambda: None)
-        able = attack(program, gateway, str(index))
-        _without_policy()
-        bit = attack(program, gateway, str(index))
+    # A job that is given CAP_NET_ADMIN over its namespace adds the route, and is refused even so.
+    admin = Privileges(capabilities=DEFAULT_MASK | mask(["NET_ADMIN"]))
+    able = attack(program, gateway, str(index), privileges=admin)
+    _without_policy()
+    bit = attack(program, gateway, str(index), privileges=admin)
     is_held = held[0] == errno.EPERM and held[1] != 0 and able[0] == 0 and able[1] != 0
     tally.judge(held=is_held, bit=bit == [0, 0], seen=(held, able, bit))
 
