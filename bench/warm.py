@@ -24,15 +24,17 @@ from dayfly.worker.launcher_client import Launcher
 from dayfly.worker.places import Places
 from dayfly.worker.plan import Identity, Planner
 from dayfly.worker.record import Record
-from dayfly.worker.settings import WorkerSettings
+from dayfly.worker.settings import Networking, WorkerSettings
 from dayfly.worker.watches import Watches
 
 _DEADLINE_SECONDS = 30.0
+_NO_BRIDGE = Networking()
 
 
 class WarmContainers(AbstractContextManager["WarmContainers"]):
-    def __init__(self, home: Path, oci_runtime: str | None = None) -> None:
-        self._settings = WorkerSettings(home=home, url="", name="bench")
+    def __init__(self, home: Path, oci_runtime: str | None = None, network: Networking = _NO_BRIDGE) -> None:
+        self._settings = WorkerSettings(home=home, url="", name="bench", network=network)
+        self.tag = self._settings.cgroup_tag
         self._places = Places(home)
         self._places.make()
         self._hierarchy = hierarchy = open_hierarchy(self._settings.cgroup_tag)
@@ -45,9 +47,9 @@ class WarmContainers(AbstractContextManager["WarmContainers"]):
         self._hierarchy.leave()
         self._watches.close()
 
-    def contestant(self, name: str, image: Image) -> Callable[[], dict[str, float]]:
+    def contestant(self, name: str, image: Image, network: str = "none") -> Callable[[], dict[str, float]]:
         """One container a call: figures for its parts and their sum."""
-        spec = read_job({"image": "host", "command": ["/bin/true"]})
+        spec = read_job({"image": "host", "command": ["/bin/true"], "network": network})
 
         def run() -> dict[str, float]:
             job_id = new_id()

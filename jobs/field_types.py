@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 
-from dayfly.jobs import names, paths, privileges, program, scalars, short_forms, spec
+from dayfly.jobs import names, network, paths, privileges, program, ranges, scalars, short_forms, spec
 from dayfly.jobs.state import Outcome
 
 _DURATION = {
@@ -113,6 +113,7 @@ Disk = Annotated[int, BeforeValidator(partial(scalars.read_size, minimum=_MIB)),
 Shm = Annotated[int, BeforeValidator(partial(scalars.read_size, minimum=4096)), WithJsonSchema(_SIZE)]
 Swap = Annotated[int, BeforeValidator(partial(scalars.read_size, minimum=0)), WithJsonSchema(_SIZE)]
 Bps = Annotated[int, BeforeValidator(partial(scalars.read_size, minimum=1)), WithJsonSchema(_SIZE)]
+Rate = Annotated[int, BeforeValidator(partial(scalars.read_size, minimum=1024)), WithJsonSchema(_SIZE)]
 Iops = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
 
 Duration = Annotated[float, BeforeValidator(partial(scalars.read_duration, minimum=0.001)), WithJsonSchema(_DURATION)]
@@ -127,9 +128,9 @@ Signal = Annotated[
 ]
 
 NetworkMode = Annotated[
-    spec.Network,
-    BeforeValidator(partial(scalars.read_choice, kind=spec.Network, not_built=("bridge",))),
-    WithJsonSchema({"enum": list(spec.Network)}),
+    network.Network,
+    BeforeValidator(partial(scalars.read_choice, kind=network.Network)),
+    WithJsonSchema({"enum": list(network.Network)}),
 ]
 SeccompMode = Annotated[
     privileges.Seccomp,
@@ -145,6 +146,11 @@ Capabilities = Annotated[
 DevicePath = Annotated[str, AfterValidator(paths.check_device_path), Field(json_schema_extra={"pattern": "^/dev/"})]
 DevicePermissions = Annotated[
     str, AfterValidator(names.check_permissions), Field(json_schema_extra={"pattern": "^[rwm]{1,3}$"})
+]
+AddressRange = Annotated[
+    str,
+    AfterValidator(ranges.check_range),
+    Field(max_length=50, json_schema_extra={"examples": [ranges.INTERNET, "10.1.0.0/16", "fd00:1::/64"]}),
 ]
 KeepWhen = Annotated[
     spec.Keep, BeforeValidator(partial(scalars.read_choice, kind=spec.Keep)), WithJsonSchema({"enum": list(spec.Keep)})

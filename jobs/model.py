@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from dayfly.jobs import field_types as types
 from dayfly.jobs import parts, spec
 from dayfly.jobs.demand import MAX_PRIORITY, MIN_PRIORITY
+from dayfly.jobs.network import Network
 from dayfly.jobs.privileges import Seccomp
 from dayfly.jobs.service_model import Services
 from dayfly.jobs.text_fields import Annotations, Env, Labels, Words
@@ -70,7 +71,9 @@ class JobModel(parts.Strict):
     stop_signal: types.Signal | None = Field(
         default=None, description="Signal that asks it to stop. Default: the image's."
     )
-    network: types.NetworkMode = Field(default=spec.Network.NONE, description="none: loopback only; host: the host's.")
+    network: parts.Network = Field(
+        default=parts.NetworkModel(mode=Network.NONE), description="What of the network it sees. Default: none."
+    )
     services: Services = Field(
         default=[], description="Containers beside the job, in its network: it starts once all are ready."
     )
@@ -130,7 +133,7 @@ class JobModel(parts.Strict):
             queue_timeout_seconds=self.queue_timeout,
             stop_grace_seconds=self.stop_grace,
             stop_signal=self.stop_signal,
-            network=self.network,
+            network=self.network.value(),
             services=tuple(each.value() for each in self.services),
             artifacts=self.artifacts.value(),
             keep=self.keep,

@@ -1,4 +1,4 @@
-"""The maps within a job document, each with its short form: limits, mounts, dir, stdin, artifacts, after, retry.
+"""The maps within a job document, each with its short form: limits, network, mounts, dir, stdin, artifacts and more.
 
 As model.py, to which these belong, imported behind the door only.
 """
@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dayfly.jobs import field_types as types
-from dayfly.jobs import short_forms, spec
+from dayfly.jobs import network, short_forms, spec
 from dayfly.jobs.field_types import OrShort
 from dayfly.jobs.names import shown
 from dayfly.jobs.paths import check_device_target, is_below
@@ -60,6 +60,14 @@ Io = Annotated[
 ]
 
 
+class NetworkLimitModel(Strict):
+    ingress: types.Rate | None = Field(default=None, description="Bytes received a second, at least 1K.")
+    egress: types.Rate | None = Field(default=None, description="Bytes sent a second, at least 1K.")
+
+    def value(self) -> network.NetworkLimit:
+        return network.NetworkLimit(self.ingress, self.egress)
+
+
 class LimitsModel(Strict):
     cpus: types.Cpus | None = Field(
         default=None, description="Cpus it may use at once, as a quota. Default: one slot's share."
@@ -78,6 +86,9 @@ class LimitsModel(Strict):
     )
     shm: types.Shm | None = Field(default=None, description="Size of /dev/shm, at least 4K. Default: 64M.")
     io: Io = Field(default=[], description="Limits of block devices.")
+    network: Annotated[NetworkLimitModel, BeforeValidator(short_forms.settings), OrShort(TEXT)] = Field(
+        default=NetworkLimitModel(), description="Limits of a job on the bridge."
+    )
 
     def value(self) -> spec.Limits:
         return spec.Limits(
@@ -90,10 +101,39 @@ class LimitsModel(Strict):
             pids=self.pids,
             shm_bytes=self.shm,
             io=tuple(spec.IoLimit(**dict(each)) for each in self.io),
+            network=self.network.value(),
         )
 
 
 Limits = Annotated[LimitsModel, BeforeValidator(short_forms.settings), OrShort(TEXT)]
+
+
+class NetworkModel(Strict):
+    mode: types.NetworkMode = Field(
+        default=network.Network.BRIDGE,
+        description="none: loopback only; bridge: a link of its own; host: the host's; auto: bridge if there is one.",
+    )
+    allow: (
+        Annotated[
+            list[types.AddressRange],
+            Field(max_length=100),
+            BeforeValidator(short_forms.one_or_many),
+            OrShort(TEXT),
+        ]
+        | None
+    ) = Field(default=None, description="All that it reaches. Default: what the worker's operator lets every job.")
+
+    @model_validator(mode="after")
+    def _has_a_bridge(self) -> NetworkModel:
+        if self.allow is not None and self.mode not in (network.Network.BRIDGE, network.Network.AUTO):
+            raise ValueError(f"must not have allow with mode {self.mode}: only a bridge keeps to it")
+        return self
+
+    def value(self) -> network.NetworkUse:
+        return network.NetworkUse(self.mode, None if self.allow is None else tuple(self.allow))
+
+
+Network = Annotated[NetworkModel, BeforeValidator(short_forms.named("mode")), OrShort({"enum": list(network.Network)})]
 
 
 class MountModel(Strict):

@@ -33,6 +33,8 @@ _MODELS: Mapping[Place, type[BaseModel]] = {
     (): model.JobModel,
     ("limits",): parts.LimitsModel,
     ("limits", "io"): parts.IoModel,
+    ("limits", "network"): parts.NetworkLimitModel,
+    ("network",): parts.NetworkModel,
     ("mounts",): parts.MountModel,
     ("devices",): parts.DeviceModel,
     ("secrets",): parts.SecretModel,

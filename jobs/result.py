@@ -13,6 +13,7 @@ from typing import Any
 
 from dayfly.jobs.errors import JobFailed
 from dayfly.jobs.frozen import FrozenMap
+from dayfly.jobs.network import NetworkFacts
 from dayfly.jobs.plain import from_plain, reads, to_plain, tuple_of
 from dayfly.jobs.service_result import ServiceResult
 from dayfly.jobs.signals import signal_name
@@ -254,6 +255,7 @@ class Result:
     samples: tuple[Sample, ...] = field(default=(), metadata=reads(tuple_of(Sample.read)))
     oom: OomFacts | None = field(default=None, metadata=reads(partial(from_plain, OomFacts)))
     disk: DiskFacts | None = field(default=None, metadata=reads(partial(from_plain, DiskFacts)))
+    network: NetworkFacts | None = field(default=None, metadata=reads(partial(from_plain, NetworkFacts)))
     pressure: Pressure | None = field(default=None, metadata=reads(partial(from_plain, Pressure)))
     warnings: tuple[str, ...] = field(default=(), metadata=reads(tuple))
     artifacts: tuple[ArtifactEntry, ...] = field(

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from dayfly.jobs.frozen import FrozenMap
+from dayfly.jobs.network import NO_LIMIT, NO_NETWORK, NetworkLimit, NetworkUse
 from dayfly.jobs.privileges import Device, Seccomp
 from dayfly.jobs.secret_use import SecretUse, secrets_document
 from dayfly.jobs.services import Service
@@ -28,13 +29,6 @@ DEFAULT_PIDS = 2048
 DEFAULT_SHM_BYTES = 64 << 20
 
 _EMPTY: Mapping[str, str] = FrozenMap()
-
-
-class Network(StrEnum):
-    """What of the network a job sees."""
-
-    NONE = "none"
-    HOST = "host"
 
 
 class Keep(StrEnum):
@@ -87,6 +81,7 @@ class Limits:
     pids: int | None = None
     shm_bytes: int | None = None
     io: tuple[IoLimit, ...] = ()
+    network: NetworkLimit = NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +181,7 @@ class JobSpec:
     queue_timeout_seconds: float | None = None
     stop_grace_seconds: float | None = None
     stop_signal: int | None = None
-    network: Network = Network.NONE
+    network: NetworkUse = NO_NETWORK
     services: tuple[Service, ...] = ()
     artifacts: Artifacts = Artifacts()
     keep: Keep = Keep.NEVER
@@ -233,7 +228,7 @@ class JobSpec:
             ("queue_timeout", _number(self.queue_timeout_seconds)),
             ("stop_grace", _number(self.stop_grace_seconds)),
             ("stop_signal", None if self.stop_signal is None else _signal_document(self.stop_signal)),
-            ("network", None if self.network is Network.NONE else self.network.value),
+            ("network", self.network.to_document()),
             ("services", [service.to_document() for service in self.services] or None),
             ("artifacts", _artifacts_document(self.artifacts) or None),
             ("keep", None if self.keep is Keep.NEVER else self.keep.value),
@@ -297,6 +292,7 @@ def _limits_document(limits: Limits) -> dict[str, Any]:
         pids=limits.pids,
         shm=limits.shm_bytes,
         io=[_io_document(each) for each in limits.io] or None,
+        network=_stated(ingress=limits.network.ingress_bps, egress=limits.network.egress_bps) or None,
     )
 
 

@@ -14,6 +14,7 @@ from dayfly.jobs.state import Cause, Outcome
 from dayfly.jobs.units import format_duration, format_size
 
 if TYPE_CHECKING:
+    from dayfly.jobs.network import NetworkFacts
     from dayfly.jobs.result import DiskFacts, OomFacts, Pressure, Result
     from dayfly.jobs.spec import Retry
 
@@ -115,6 +116,7 @@ def explain(result: Result) -> list[str]:
         *_stalls(result),
         *(f"warning: {warning}" for warning in result.warnings),
         *(service.describe(result.id) for service in result.services),
+        *_network(result),
         *_usage(result),
         *_phases(result),
         *_attempts(result),
@@ -138,6 +140,8 @@ def _reasons(result: Result, biggest: int) -> list[str]:
         lines += _oom_lines(result.oom)
     if result.disk is not None and result.disk.reached:
         lines += _disk_lines(result.disk, biggest)
+    if result.network is not None and result.network.refused_connections:
+        lines += _refused_lines(result.network, biggest)
     return lines
 
 
@@ -157,6 +161,19 @@ def _disk_lines(disk: DiskFacts, biggest: int) -> list[str]:
     limit = f" of {format_size(disk.limit_bytes)}" if disk.limit_bytes is not None else ""
     paths = [f"{format_size(each.size_bytes):>7}  {_printable(each.path)}" for each in disk.biggest[:biggest]]
     return [f"disk: {used}{limit} used" + ("; the biggest:" if paths else ""), *(f"disk: {path}" for path in paths)]
+
+
+def _refused_lines(network: NetworkFacts, named: int) -> list[str]:
+    """ "3 connections to 169.254.169.254 refused by policy"; what is not named is counted in a line of its own."""
+    shown = network.refused[:named]
+    others = network.refused_connections - sum(each.connections for each in shown)
+    lines = [f"{_connections(each.connections)} to {each.address}" for each in shown]
+    lines += [f"{_connections(others)} to {'others' if shown else 'private addresses'}"] if others > 0 else []
+    return [f"network: {line} refused by policy" for line in lines]
+
+
+def _connections(count: int) -> str:
+    return f"{count} connection" if count == 1 else f"{count} connections"
 
 
 def _stalls(result: Result) -> list[str]:
@@ -197,6 +214,14 @@ def _usage(result: Result) -> list[str]:
     facts += [f"{name} {format_size(size)}" for name, size in sizes if size is not None]
     facts += [f"processes at once {usage.pids_peak}"] if usage.pids_peak is not None else []
     return [f"used: {', '.join(facts)}"] if facts else []
+
+
+def _network(result: Result) -> list[str]:
+    network = result.network
+    if network is None:
+        return []
+    addresses = f", {', '.join(network.addresses)}" if network.addresses else ""
+    return [f"network: {network.mode}{addresses}" + (f": {network.why}" if network.why else "")]
 
 
 def _phases(result: Result) -> list[str]:

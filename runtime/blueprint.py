@@ -27,8 +27,9 @@ def describe(plan: ContainerPlan, ids: IdMap | None, has_cgroup2: bool, oci_prog
         *input_operations(ids, namespaces, plan, ROOT, [], {}),
         *([PivotRoot("root")] if oci_program is None else handover_operations()),
     ]
+    steps = (operation.describe() for operation in operations)
     handed = [] if oci_program is None else [f"have the rest done by {oci_program}:"]
-    return [*_before(shape), *(operation.describe() for operation in operations), *handed, *_after(plan)]
+    return [*_before(shape), *_bridge(shape), *steps, *handed, *_after(plan)]
 
 
 def _before(shape: Shape) -> Iterator[str]:
@@ -37,6 +38,12 @@ def _before(shape: Shape) -> Iterator[str]:
     if shape.devices:
         yield f"let it use no devices but the standard ones and {' '.join(each.target for each in shape.devices)}"
     yield f"make a disk of {shape.disk_bytes} bytes" if shape.disk_bytes else "make a directory for a disk"
+
+
+def _bridge(shape: Shape) -> Iterator[str]:
+    if shape.bridge is not None:
+        reach = "what the operator allows" if shape.bridge.allow is None else ", ".join(shape.bridge.allow) or "nobody"
+        yield f"put it on the bridge, to reach {reach}"
 
 
 def _limits(quotas: Quotas) -> str:

@@ -16,14 +16,15 @@ Prepared ahead, from a `Shape`, before any job is known, once the keeper holds a
  3. init gets the disk and the control group from the keeper, joins the group, and leaves for a cgroup namespace whose
     root that group is;
  4. the root: overlays on the disk, and /dev, /proc and /sys moved into it. All in the stage, beside the host's tree,
-    since a job's inputs are still to come.
+    since a job's inputs are still to come;
+ 5. for a job on the bridge: its end of a veth pair, with addresses and routes (`network/wire.py`).
 Done at "go", which is the only part that a job waits for:
- 5. inputs: the directory, the mounts (need the host's tree);
- 6. pivot, and let go of the host's tree; only then
- 7. enter the user namespace: what host root had to do is done. Cut the bounding set while CAP_SETPCAP is there, set
+ 6. inputs: the directory, the mounts (need the host's tree);
+ 7. pivot, and let go of the host's tree; only then
+ 8. enter the user namespace: what host root had to do is done. Cut the bounding set while CAP_SETPCAP is there, set
     ids, lower the capabilities, become undumpable *before* the job can look at /proc/1 (CVE-2019-5736,
     CVE-2016-9962), no_new_privs, and the seccomp filter last, as it forbids most of the above;
- 8. spawn the command in a session of its own. init holds no descriptor of the host by then: everything the keeper had
+ 9. spawn the command in a session of its own. init holds no descriptor of the host by then: everything the keeper had
     open was closed in step 2, the disk and the group in step 4 (CVE-2024-21626).
 A container is never used twice.
 
@@ -36,8 +37,8 @@ namespace. Tearing the namespaces down takes the kernel 1.6 ms, so the end is to
 process (`alone`) nobody needs to wait for the rest.
 
 What a SIGKILL of the keeper leaves: init and all its processes die (PR_SET_PDEATHSIG, PID namespace), mounts, disk and
-loop device go with the descriptors. The control group's directories stay, by the token's name, for the sweeper, and so
-does a disk that is a directory.
+loop device go with the descriptors, a veth pair with the network namespace. The control group's directories stay, by
+the token's name, for the sweeper, and so does a disk that is a directory.
 """
 
 from collections.abc import Mapping
@@ -56,6 +57,7 @@ from dayfly.runtime.disk_template import Directory
 from dayfly.runtime.idrange import IdMap, IdRange, own_id_map
 from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
+from dayfly.runtime.network.wire import Wire
 from dayfly.runtime.rootfs import layout
 from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
 
@@ -76,6 +78,8 @@ class Host:
     ids: IdMap | None = field(default_factory=own_id_map)
     """What all jobs have, of a rootless worker; None: each has a range of its own."""
     oci: "OciRuntime | None" = None
+    network_requests: int = -1
+    """Where a container on the bridge asks for its link (`network/wire.py`)."""
 
 
 class Container:
@@ -90,6 +94,7 @@ class Container:
         cgroup: Cgroup,
         disk: Disk | DirectoryDisk,
         init: InitProcess,
+        wire: Wire | None,
         parts: ExitStack,
     ) -> None:
         self.shape = shape
@@ -98,6 +103,7 @@ class Container:
         self.disk = disk
         self.init = init
         self._host = host
+        self.wire = wire
         self._cgroup = cgroup
         self._parts = parts
         self._before = cgroup.cpu_seconds()
@@ -106,7 +112,7 @@ class Container:
     def prepare(cls, host: Host, shape: Shape, token: str) -> "Container":
         """Make a container of `shape` whose control group is `token`, up to its waiting init. Raises `HostError`."""
         with ExitStack() as parts:
-            ids = host.ids or _take_range(parts)
+            ids, place = _take_ids(host, parts)
             has_pids_limit = ids.is_mounted or "pids" not in host.hierarchy.lacking
             birthright = Birthright(shape, ids, host.hierarchy.version == 2, has_pids_limit, host.seccomp_filter)
             init = _fork(host, birthright)
@@ -123,7 +129,8 @@ class Container:
             effective = cgroup.effective()
             parts.callback(init.close)  # from here on it holds both, and must go before them
             init.await_ready(disk.mount_fd, cgroup.joins)
-            return cls(host, shape, effective, ids, cgroup, disk, init, parts.pop_all())
+            wire = _attach(host, shape, place, init, parts)
+            return cls(host, shape, effective, ids, cgroup, disk, init, wire, parts.pop_all())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -187,10 +194,21 @@ class Container:
         self._parts.close()
 
 
-def _take_range(parts: ExitStack) -> IdMap:
+def _take_ids(host: Host, parts: ExitStack) -> tuple[IdMap, int]:
+    """The container's ids, and its place among all of the host's, -1 of a rootless worker, whose jobs have none."""
+    if host.ids is not None:
+        return host.ids, -1
     taken = IdRange.acquire()
     parts.callback(taken.release)
-    return taken.ids
+    return taken.ids, taken.index
+
+
+def _attach(host: Host, shape: Shape, place: int, init: InitProcess, parts: ExitStack) -> Wire | None:
+    if shape.bridge is None:
+        return None
+    wire = Wire.attach(host.network_requests, place, shape.bridge, init.pid)
+    parts.callback(wire.close)
+    return wire
 
 
 def _fork(host: Host, birthright: Birthright) -> InitProcess:

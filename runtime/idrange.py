@@ -23,6 +23,7 @@ OWN_ID = 65536
 # that useradd hands out in /etc/subuid.
 _FIRST_ID = 0x50000000
 _RANGES = 8192
+_FIRST_TRIED = 2048  # the lower ones first: a bridge has addresses for some 4000
 _LOCK_FILE = "/run/dayfly-ids.lock"
 
 
@@ -59,22 +60,28 @@ def own_id_map() -> IdMap | None:
 
 
 class IdRange:
-    """A range of the host's, held until `release` or the end of this process."""
+    """A range of the host's, held until `release` or the end of this process; `index` is its place among them."""
 
-    def __init__(self, ids: IdMap, lock_fd: int) -> None:
-        self.ids = ids
+    def __init__(self, index: int, lock_fd: int) -> None:
+        self.index = index
+        self.ids = IdMap(_FIRST_ID + index * RANGE_SIZE)
         self._lock_fd = lock_fd
 
     @classmethod
     def acquire(cls) -> "IdRange":
-        """Hold the first free range. Raises `HostError` when all 8192 are taken."""
+        """Hold a free range. Raises `HostError` when all 8192 are taken.
+
+        The search begins where the pid says, so that a range comes back late: what lags behind its last holder (a link
+        that the kernel still takes down, an answer on its way to an address) is long over by then.
+        """
         fd = os.open(_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        for index in range(_RANGES):
+        begin = os.getpid() % _FIRST_TRIED
+        for index in (*range(begin, _RANGES), *range(begin)):
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
             except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES when another holds it
                 continue
-            return cls(IdMap(_FIRST_ID + index * RANGE_SIZE), fd)
+            return cls(index, fd)
         os.close(fd)
         raise HostError("take a range of user ids", _LOCK_FILE, None, f"all {_RANGES} ranges are in use on this host")
 

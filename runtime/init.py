@@ -22,7 +22,7 @@ from dayfly.runtime.cgroups import tasks
 from dayfly.runtime.channel import Channel, Message
 from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.inputs import input_operations
-from dayfly.runtime.namespaces import Namespaces, loopback_up
+from dayfly.runtime.namespaces import Namespaces, loopback_up, quieten
 from dayfly.runtime.operations import PivotRoot, perform
 from dayfly.runtime.readiness import await_serving
 from dayfly.runtime.rootfs import kernel_operations, proc_operations, tree_operations
@@ -106,8 +106,10 @@ def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, i
     else:
         namespaces = Namespaces.make(own.ids, own.shape.network, proc="proc")
     namespaces.enter("net", "ipc", "uts")
-    if own.shape.network == "none":
+    if own.shape.network != "host":
         loopback_up()
+    if own.shape.network == "bridge":
+        quieten(own.ids)
     capabilities.make_files_as(own.ids.first)
     perform(kernel_operations(own.shape, own.ids, namespaces.user, notes))
     limit_resources()

@@ -22,7 +22,10 @@ from dayfly.runtime.targets import open_target
 from dayfly.runtime.users import Identity
 from dayfly.runtime.workspace import GiveWorkspace, OwnWorkspace
 
-_NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")  # an image's own say nothing of the host's network
+NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")
+"""What a job with a network is given to look up names: an image's own say nothing of it."""
+
+_OF_BRIDGE = "../run"  # from the stage: where the network's process writes them
 
 
 def input_operations(
@@ -39,10 +42,13 @@ def input_operations(
         operations.append(GiveWorkspace(plan.workspace, ids, user, namespaces, notes))
     else:
         operations.append(OwnWorkspace(ids, user))
-    names: tuple[str, ...] = _NAME_LOOKUP if plan.shape.network == "host" else ()
+    names: tuple[str, ...] = NAME_LOOKUP if plan.shape.network != "none" else ()
     if plan.neighbours:
         operations.append(GiveHosts(plan.neighbours, is_hosts_own=plan.shape.network == "host"))
         names = tuple(name for name in names if name != HOSTS)
+    if plan.shape.network == "bridge":
+        operations += [GiveNames(f"{_OF_BRIDGE}/{os.path.basename(name)}", name) for name in names]
+        names = ()
     lookups = (MountRequest(source=os.path.realpath(path), target=path) for path in names if os.path.exists(path))
     owner = ids.first + user.uid, ids.first + user.gid
     operations += [Give(f"root{device.target}", *owner) for device in plan.shape.devices]
@@ -83,4 +89,23 @@ class GiveMount:
                 self.notes.append(f"{self.request.target} belongs to nobody in the job: {NOT_MAPPED}")
         finally:
             os.close(source)
+            os.close(target)
+
+
+@dataclass(frozen=True, slots=True)
+class GiveNames:
+    """Show a file of ours, which everybody may read and nobody write, at its target in the container."""
+
+    source: str
+    target: str
+
+    def describe(self) -> str:
+        return f"mount the network's own {self.target}"
+
+    def apply(self) -> None:
+        target = open_target(self.target, is_directory=False)
+        attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
+        try:
+            attach_as_nobodys(self.source, target, attributes | syscalls.MOUNT_ATTR_RDONLY)
+        finally:
             os.close(target)

@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 from dayfly.jobs.errors import HostError
@@ -99,6 +100,24 @@ def loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = struct.pack("16sh14x", b"lo", _IFF_UP)
         fcntl.ioctl(control.fileno(), _SIOCSIFFLAGS, request)
+
+
+def quieten(ids: IdMap) -> None:
+    """Have links to come take no address and no route from the network, and let a job's users ping (icmp(7)).
+
+    Before the pivot, by the host's own /proc/sys: /proc/sys/net is that of the reader's namespace. Raises OSError.
+    """
+    for name, value in (
+        ("ipv4/ping_group_range", f"{ids.first} {ids.first + ids.size - 1}"),
+        ("ipv4/conf/default/accept_redirects", "0"),
+        ("ipv4/conf/default/accept_source_route", "0"),
+        ("ipv6/conf/default/accept_ra", "0"),
+        ("ipv6/conf/default/accept_redirects", "0"),
+        ("ipv6/conf/default/autoconf", "0"),
+        ("ipv6/conf/default/addr_gen_mode", "1"),  # no link-local address: nobody would answer it
+    ):
+        with suppress(FileNotFoundError), open(f"/proc/sys/net/{name}", "w", encoding="ascii") as file:  # no IPv6 here
+            file.write(value)
 
 
 def _id_map(ids: Mapping[int, int]) -> str:

@@ -65,13 +65,27 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeUse:
+    """What a job on the bridge may reach (None: what the operator lets every job), and its limits in bytes a second."""
+
+    allow: tuple[str, ...] | None = None
+    ingress_bps: int | None = None
+    egress_bps: int | None = None
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        allow = document["allow"]
+        return cls(**{**document, "allow": None if allow is None else tuple(allow)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What a keeper can prepare before it knows its job.
 
     `image_layers` are absolute directories, the top one first, as overlay's lowerdir wants them; `host_trees` are
     directories of the host (/usr) that get a copy-on-write overlay of their own, for the image `host`.
-    `disk_bytes` None is a disk without a limit. `is_privileged`: nothing of /proc and /sys is masked or read-only, and
-    setuid programs count.
+    `disk_bytes` None is a disk without a limit; `bridge` is there when `network` is "bridge". `is_privileged`: nothing
+    of /proc and /sys is masked or read-only, and setuid programs count.
     """
 
     image_layers: tuple[str, ...]
@@ -79,6 +93,7 @@ class Shape:
     disk_bytes: int | None = None
     shm_bytes: int = 64 << 20
     network: str = "none"
+    bridge: BridgeUse | None = None
     quotas: Quotas = Quotas()
     is_privileged: bool = False
     devices: tuple[Device, ...] = ()
@@ -93,6 +108,7 @@ class Shape:
             disk_bytes=document["disk_bytes"],
             shm_bytes=document["shm_bytes"],
             network=document["network"],
+            bridge=document["bridge"] and BridgeUse.from_json(document["bridge"]),
             quotas=Quotas(**quotas),
             is_privileged=document.get("is_privileged", False),
             devices=tuple(Device(**device) for device in document.get("devices", ())),

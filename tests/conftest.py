@@ -32,6 +32,8 @@ from dayfly.runtime.oci.oci_runtime import OciRuntime
 from dayfly.runtime.rootfs import make_stage
 from dayfly.runtime.shape import ContainerPlan, Process, Quotas, Shape
 
+pytest_plugins = ["network_world"]
+
 _IN_CI = os.environ.get("CI") == "true"
 _PR_SET_CHILD_SUBREAPER = 36
 _DEADLINE_SECONDS = 20.0
@@ -62,6 +64,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("DAYFLY_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DAYFLY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DAYFLY_NETWORK_BRIDGE", "false")  # this machine's own network is nobody's to change
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
     return tmp_path / "home"
@@ -165,16 +168,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
+def network_requests() -> int:
+    """Where a container on the bridge asks for its link; tests that have a bridge override it."""
+    return -1
+
+
+@pytest.fixture
 def host(
-    request: pytest.FixtureRequest, tmp_path: Path, nothing_left: None, need_tool: Callable[[str], str]
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    nothing_left: None,
+    need_tool: Callable[[str], str],
+    network_requests: int,
 ) -> Iterator[Host]:
     """What all containers of a home share."""
     home = tmp_path / "h"
-    home.mkdir(mode=0o700)
+    home.mkdir(mode=0o700, exist_ok=True)
     hierarchy = open_hierarchy(f"test-{os.getpid()}")
     runtime, filter_path = getattr(request, "param", "dayfly"), seccomp.cached(str(home))
     oci = None if runtime == "dayfly" else OciRuntime(need_tool(runtime), filter_path)
-    yield Host(str(home), make_stage(str(home)), hierarchy, seccomp.load(filter_path), oci=oci)
+    filters = seccomp.load(filter_path)
+    yield Host(str(home), make_stage(str(home)), hierarchy, filters, oci=oci, network_requests=network_requests)
     for token in hierarchy.existing():
         hierarchy.remove(token)
     hierarchy.leave()

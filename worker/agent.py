@@ -32,7 +32,7 @@ from dayfly.worker.capacity import open_ledger
 from dayfly.worker.exit import NAME as EXIT
 from dayfly.worker.finishing import Finisher
 from dayfly.worker.host import host_id
-from dayfly.worker.housekeeping import Housekeeping
+from dayfly.worker.housekeeping import Housekeeping, leave_host
 from dayfly.worker.keyring import trusted_keys
 from dayfly.worker.launcher_client import Launcher
 from dayfly.worker.liaison import Liaison
@@ -113,7 +113,7 @@ class Agent:
         self._launcher.close()
         self._house.sweep(within_seconds=_KEEPERS_LEAVE_SECONDS)
         if not len(self._roster):
-            self._hierarchy.leave()
+            leave_host(self._hierarchy, self._settings.cgroup_tag)
         for job in self._roster:
             job.close()
         self._watches.close()

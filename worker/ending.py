@@ -15,11 +15,12 @@ from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container
 from dayfly.runtime.directory_disk import DirectoryDisk
 from dayfly.runtime.init_process import End
+from dayfly.runtime.inputs import NAME_LOOKUP
 from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import fields_of
 from dayfly.runtime.sibling import directory_of
 from dayfly.worker import artifacts, jobfiles
-from dayfly.worker.exit import Disk, Fault, LogSize, Oom, Timings, Usage
+from dayfly.worker.exit import Disk, Fault, LogSize, Network, Oom, Timings, Usage
 from dayfly.worker.jobdir import JobDirectory
 from dayfly.worker.logfile import STDERR, STDOUT
 from dayfly.worker.record import Record
@@ -68,6 +69,7 @@ class Ending:
         disk = self._disk()
         fault = self._fault()
         collected = self._collect(outcome)
+        network, unread = self._network()
         usage = self._usage(disk, outcome.end)
         facts: dict[str, Any] = {
             "cause": self._cause,
@@ -81,9 +83,11 @@ class Ending:
             "samples": tuple(outcome.samples.rows),
             "oom": self._oom(usage),
             "disk": disk,
+            "network": network,
             "pressure": self._container.pressure(),
             "warnings": (
                 *self._container.notes,
+                *unread,
                 *_warnings(services),
                 *collected.warnings,
                 *self._keep(outcome.end),
@@ -142,6 +146,20 @@ class Ending:
         home = os.path.dirname(os.path.dirname(self._directory.path))
         return Fault.of(HostError("hold what the job wrote, in", home, full.errno, remedy_for(full)))
 
+    def _network(self) -> tuple[Network | None, tuple[str, ...]]:
+        """What the policy refused to the job, and what the result should say where that cannot be read."""
+        wire = self._container.wire
+        if wire is None:
+            return None, ()
+        try:
+            refused = wire.refused()
+        except OSError as error:
+            why = f"what the network's policy refused is not known: {error.strerror}"
+            return Network(wire.address4, wire.address6), (why,)
+        if refused is None:
+            return Network(wire.address4, wire.address6), ()
+        return Network(wire.address4, wire.address6, refused.connections, refused.targets), ()
+
     def _is_success(self, end: End) -> bool:
         """A job that was stopped is none, though its command may have left with 0."""
         return self._cause == "exited" and end.exit_code == 0
@@ -196,6 +214,7 @@ class Ending:
         warnings: list[str] = []
         with ExitStack() as stack:
             trees = list(self._trees(stack, warnings))
+            rules = replace(rules, exclude=(*rules.exclude, *self._given_names()))
             reason_to_stop = self._reason_to_stop(time.monotonic() + _COLLECT_SECONDS)
             found = artifacts.collect(rules, trees, self._record.store, reason_to_stop)
         if self._cause in _NOTHING_TO_COLLECT:
@@ -219,6 +238,11 @@ class Ending:
             return f"the job was {stop.cause}"
 
         return reason
+
+    def _given_names(self) -> tuple[str, ...]:
+        """Files that the job was given to look up names: their mount points in the upper are not what it wrote."""
+        has_names = self._container.shape.network != "none" or bool(self._record.services)
+        return tuple(path.replace(".", r"\.") + r"\Z" for path in NAME_LOOKUP) if has_names else ()
 
     def _trees(self, stack: ExitStack, warnings: list[str]) -> Iterator[artifacts.Tree]:
         for path, shown in self._shown_as().items():

@@ -67,6 +67,16 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Network:
+    """Of a job on the bridge; `targets` are the addresses that were refused most often, with the times."""
+
+    address4: str
+    address6: str | None
+    refused_connections: int = 0
+    targets: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Artifact:
     """`path` is relative to /workspace, or absolute for what lay elsewhere in the root."""
 
@@ -112,6 +122,7 @@ class Exit:
     samples: tuple[tuple[float, float, int], ...] = ()  # seconds since start, cpu seconds, memory bytes
     oom: Oom | None = None
     disk: Disk | None = None
+    network: Network | None = None
     pressure: Pressure | None = None
     warnings: tuple[str, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
@@ -145,6 +156,10 @@ def _disk(fields: dict[str, Any] | None) -> Disk | None:
     return fields and Disk(**{**fields, "biggest": tuple((path, size) for path, size in fields["biggest"])})  # type: ignore[return-value]
 
 
+def _network(fields: dict[str, Any] | None) -> Network | None:
+    return fields and Network(**{**fields, "targets": tuple((address, times) for address, times in fields["targets"])})  # type: ignore[return-value]
+
+
 _READERS: dict[str, Any] = {
     "fault": lambda fields: fields and Fault(**fields),
     "timings": lambda fields: Timings(**fields),
@@ -152,6 +167,7 @@ _READERS: dict[str, Any] = {
     "samples": lambda rows: tuple(tuple(row) for row in rows),
     "oom": _oom,
     "disk": _disk,
+    "network": _network,
     "pressure": lambda fields: fields and Pressure(**fields),
     "warnings": tuple,
     "artifacts": lambda rows: tuple(Artifact(**row) for row in rows),

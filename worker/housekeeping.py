@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 import structlog
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.cgroups.hierarchy import Hierarchy
+from dayfly.worker.bridging import leave_bridge
 from dayfly.worker.sweeper import Sweeper
 
 _SWEEP_SECONDS = 60.0
@@ -56,3 +58,9 @@ class Housekeeping:
             self.sweep_soon()
         if swept:
             log.info("swept", things=swept)
+
+
+def leave_host(hierarchy: Hierarchy, tag: str) -> None:
+    """Take away what the jobs of this home have shared, now that there are none."""
+    hierarchy.leave()
+    leave_bridge(tag)

@@ -24,7 +24,7 @@ _PROGRAM = """\
 import sys
 sys.path[:] = [*{paths!r}, *sys.path]
 from dayfly.worker.launcher import main
-main({fd}, {home!r}, {tag!r}, {oci!r})
+main({fd}, {home!r}, {tag!r}, {paths!r}, {oci!r})
 # dayfly ............................................................................................................
 """
 

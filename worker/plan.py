@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from dayfly.jobs.demand import Capacity, Demand
 from dayfly.jobs.errors import SpecError, StoreError
+from dayfly.jobs.network import Network
 from dayfly.jobs.program import script_command
-from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec, Network
+from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec
 from dayfly.runtime.bundle import path_of
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
 from dayfly.runtime.idrange import own_id_map
@@ -24,6 +25,7 @@ from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
 from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Secret, Shape, Workspace
 from dayfly.worker import switches
+from dayfly.worker.bridging import Bridging
 from dayfly.worker.host import host_id
 from dayfly.worker.image_program import argv_of
 from dayfly.worker.record import ServicePlan
@@ -50,6 +52,7 @@ class Planner:
     def __init__(
         self, settings: WorkerSettings, share: Capacity, hierarchy: Hierarchy, why_unlimited: str | None
     ) -> None:
+        self.bridging = Bridging(settings)
         self._settings = settings
         self._share = share
         self._hierarchy = hierarchy
@@ -77,8 +80,7 @@ class Planner:
 
     def shape(self, spec: JobSpec, image: Image) -> Shape:
         """What can be prepared before the job comes: the same for all jobs that state the same limits."""
-        if spec.network is Network.HOST and not self._settings.allow.network_host:
-            raise SpecError("network", "the operator of this worker does not allow host ([allow] network_host)")
+        mode = self.bridging.mode(spec)
         switches.check(spec, self._settings.allow)
         shm = spec.limits.shm_bytes
         return Shape(
@@ -86,7 +88,8 @@ class Planner:
             host_trees=image.host_trees,
             disk_bytes=self._disk_bytes(spec),
             shm_bytes=self._settings.defaults.shm_bytes if shm is None else shm,
-            network=spec.network.value,
+            network=mode.value,
+            bridge=self.bridging.use(spec) if mode is Network.BRIDGE else None,
             quotas=self._quotas(spec),
             is_privileged=spec.privileged,
             devices=switches.devices(spec, self._settings.allow, self._hierarchy.lacking),

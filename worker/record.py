@@ -74,6 +74,7 @@ class Record:
     image_ref: str | None = None
     image_digest: str | None = None
     services: tuple[ServicePlan, ...] = ()
+    why_no_bridge: str | None = None  # of a job that would have had one
 
     def to_json(self) -> bytes:
         return json.dumps({"version": VERSION, **vars(self)}, default=fields_of, separators=(",", ":")).encode()

@@ -1,6 +1,7 @@
 """From what the keeper read (exit.json) and what the agent knows (the record) to the Result that people see."""
 
 from dayfly.jobs import result as results
+from dayfly.jobs.network import NetworkFacts, RefusedTarget
 from dayfly.jobs.result import EffectiveLimits, ImageUsed, LogSummary, Result
 from dayfly.jobs.service_result import ServiceResult
 from dayfly.jobs.services import ServiceState
@@ -42,6 +43,7 @@ def report(record: Record, spec: JobSpec, ending: Exit, log_location: str | None
         samples=tuple(results.Sample(*row) for row in ending.samples),
         oom=_oom(ending),
         disk=_disk(ending),
+        network=_network(record, ending),
         pressure=results.Pressure(**vars(ending.pressure)) if ending.pressure else None,
         warnings=(*warnings_of(facts), *ending.warnings),
         artifacts=tuple(_artifact(each) for each in ending.artifacts),
@@ -140,6 +142,15 @@ def _disk(ending: Exit) -> results.DiskFacts | None:
         return None
     biggest = tuple(results.PathSize(path, size) for path, size in disk.biggest)
     return results.DiskFacts(disk.reached, disk.used_bytes, disk.limit_bytes, biggest)
+
+
+def _network(record: Record, ending: Exit) -> NetworkFacts:
+    mode, network = record.container.shape.network, ending.network
+    if network is None:
+        return NetworkFacts(mode, why=record.why_no_bridge)
+    addresses = tuple(address for address in (network.address4, network.address6) if address)
+    refused = tuple(RefusedTarget(*target) for target in network.targets)
+    return NetworkFacts(mode, addresses, network.refused_connections, refused)
 
 
 def _artifact(artifact: Artifact) -> results.ArtifactEntry:

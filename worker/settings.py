@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dayfly.jobs.ranges import INTERNET
 from dayfly.jobs.spec import (
     DEFAULT_ARTIFACTS_WHEN,
     DEFAULT_IMAGE,
@@ -39,20 +40,36 @@ class JobDefaults:
     stop_grace_seconds: float = DEFAULT_STOP_GRACE_SECONDS
     pids: int = DEFAULT_PIDS
     shm_bytes: int = DEFAULT_SHM_BYTES
+    network_ingress_bps: int | None = None
+    network_egress_bps: int | None = None
 
 
 @dataclass(frozen=True)
 class Allowed:
     """What the operator lets jobs reach of the host. `mounts` and `dirs` are path prefixes, `devices` globs, `cap_add`
-    names of capabilities; `None` = any."""
+    names of capabilities; `None` = any. `network`: ranges that a job may ask for beside those that every job reaches.
+    """
 
     mounts: tuple[Path, ...] | None = ()
     dirs: tuple[Path, ...] | None = ()
     network_host: bool = False
+    network: tuple[str, ...] = ()
     cap_add: tuple[str, ...] | None = ()
     seccomp_unconfined: bool = False
     privileged: bool = False
     devices: tuple[str, ...] | None = ()
+
+
+@dataclass(frozen=True)
+class Networking:
+    """The bridge that the worker offers to jobs. `egress` is what every job reaches, `deny` what none does."""
+
+    bridge: bool = False
+    subnet: str | None = None
+    subnet6: str | None = None
+    dns: tuple[str, ...] = ()
+    egress: tuple[str, ...] = (INTERNET,)
+    deny: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,7 @@ class WorkerSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     defaults: JobDefaults = field(default_factory=JobDefaults)
     allow: Allowed = field(default_factory=Allowed)
+    network: Networking = field(default_factory=Networking)
     log_limit_bytes: int = 64 << 20
     lease_seconds: float = 30.0
     idle_exit_seconds: float | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from dayfly.jobs.door import read_job
 from dayfly.jobs.errors import DayflyError, ImageError, QueueError, SpecError
+from dayfly.jobs.network import Network, NetworkUse
 from dayfly.jobs.result import UNTRUSTED
 from dayfly.jobs.signatures import SignatureError, TrustedKeys
 from dayfly.jobs.spec import DEFAULT_IMAGE, JobSpec
@@ -66,12 +67,16 @@ class Starter:
         """The shape that the next job probably has: that of the last one."""
 
     def guess_default(self) -> None:
-        """Guess a job that states nothing; of the host's image where the default one is not there (yet)."""
+        """Guess a job that states nothing; of the host's image where the default one is not there (yet).
+
+        What comes to an embedded worker comes from `dayfly run`, which has a bridge where there is one.
+        """
         try:
             image = self._images.resolve(self._settings.defaults.image)
         except ImageError:
             image = self._resolve(DEFAULT_IMAGE)
-        self.guess = self._planner.shape(JobSpec(), image)
+        network = NetworkUse(Network.AUTO if self._settings.is_embedded else Network.NONE)
+        self.guess = self._planner.shape(JobSpec(network=network), image)
 
     def start(self, claim: Claim, lease_seconds_left: float) -> RunningJob | None:
         """Start the job; None when no keeper lives that could run it. Raises Rejected."""
@@ -177,6 +182,7 @@ class Starter:
             earlier=earlier_of(claim),
             image_ref=ref,
             image_digest=image.digest,
+            why_no_bridge=self._planner.bridging.why_none(spec),
         )
 
 

@@ -41,7 +41,7 @@ from dayfly.runtime.cgroups import mounts, tasks, v1
 from dayfly.runtime.channel import Channel, Message
 from dayfly.runtime.init import Birthright
 from dayfly.runtime.inputs import input_operations
-from dayfly.runtime.namespaces import Namespaces, loopback_up
+from dayfly.runtime.namespaces import Namespaces, loopback_up, quieten
 from dayfly.runtime.oci import runtime_call
 from dayfly.runtime.oci.config import Standing, document
 from dayfly.runtime.oci.reaper import Reaper
@@ -102,8 +102,10 @@ def _prepare(
     os.umask(0)
     namespaces = Namespaces.make(own.ids, own.shape.network, proc="/proc")
     namespaces.enter("net", "ipc", "uts")
-    if own.shape.network == "none":
+    if own.shape.network != "host":
         loopback_up()
+    if own.shape.network == "bridge":
+        quieten(own.ids)
     reaper = Reaper.fork(namespaces, own.ids, own.seccomp_filter)
     _in_child(channel, lambda: perform(proc_operations(own.shape)), reaper.fork_within)
     capabilities.make_files_as(own.ids.first)

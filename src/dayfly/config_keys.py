@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from dayfly.jobs.ranges import INTERNET
 from dayfly.jobs.spec import (
     DEFAULT_ARTIFACTS_WHEN,
     DEFAULT_IMAGE,
@@ -28,6 +29,10 @@ class Kind(Enum):
     TEXTS = "texts"
     CAPABILITIES = "capabilities"
     LABELS = "labels"
+    RANGES = "ranges"
+    SUBNET4 = "subnet4"
+    SUBNET6 = "subnet6"
+    ADDRESSES = "addresses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,10 @@ KEYS: Mapping[str, Key] = {
         Key("defaults.stop_grace", Kind.DURATION, "10s", "time between the stop signal and SIGKILL"),
         Key("defaults.pids", Kind.COUNT, DEFAULT_PIDS, "processes and threads of one job"),
         Key("defaults.shm", Kind.SIZE, "64M", "size of /dev/shm, at least 4K", minimum=4096),
+        Key("defaults.network_ingress", Kind.SIZE, None, "bytes a second that a job on the bridge receives; unset: any",
+            minimum=1024),
+        Key("defaults.network_egress", Kind.SIZE, None, "bytes a second that a job on the bridge sends; unset: any",
+            minimum=1024),
         Key("allow.mounts", Kind.TEXTS, [], "directories that a job may mount, with all below them"),
         Key("allow.dirs", Kind.TEXTS, [], "directories that a job may have as its live --dir, with all below them"),
         Key("allow.network_host", Kind.SWITCH, False, "may a job have the host's network?"),
@@ -94,6 +103,13 @@ KEYS: Mapping[str, Key] = {
         Key("allow.privileged", Kind.SWITCH, False, "may a job be privileged?"),
         Key("allow.devices", Kind.TEXTS, [], "devices that a job may have, as globs: /dev/kvm, /dev/dri/*"),
         Key("runtime.oci", Kind.TEXT, None, "OCI runtime that starts jobs: runc, crun, a path; unset: Dayfly itself"),
+        Key("allow.network", Kind.RANGES, [], "ranges that a job may ask for beside [network] egress"),
+        Key("network.bridge", Kind.SWITCH, True, "may jobs have a bridge, where this host can give one?"),
+        Key("network.subnet", Kind.SUBNET4, None, "IPv4 range of jobs; unset: one that is free here"),
+        Key("network.subnet6", Kind.SUBNET6, None, "IPv6 range of jobs; unset: a unique local one"),
+        Key("network.dns", Kind.ADDRESSES, [], "name servers of jobs; unset: the host's"),
+        Key("network.egress", Kind.RANGES, [INTERNET], "what every job on the bridge reaches"),
+        Key("network.deny", Kind.RANGES, [], "what no job on the bridge reaches, whatever else is said"),
         Key("store.url", Kind.TEXT, None, "store of logs and artifacts: file:///PATH; unset: HOME/store"),
         Key("images.default_image", Kind.TEXT, DEFAULT_IMAGE, "image of a job that names none"),
     )
@@ -140,5 +156,9 @@ _TYPES: Mapping[Kind, dict[str, object]] = {
     Kind.SWITCH: {"type": "boolean"},
     Kind.TEXTS: {"type": "array", "items": {"type": "string", "minLength": 1}},
     Kind.CAPABILITIES: {"type": "array", "items": {"type": "string", "minLength": 1}},
+    Kind.RANGES: {"type": "array", "items": {"type": "string", "examples": [INTERNET, "10.1.0.0/16"]}},
+    Kind.SUBNET4: {"type": "string", "examples": ["10.64.0.0/20"]},
+    Kind.SUBNET6: {"type": "string", "examples": ["fd00:1:2:3::/64"]},
+    Kind.ADDRESSES: {"type": "array", "items": {"type": "string", "examples": ["192.168.0.1"]}},
     Kind.LABELS: {"type": "object", "additionalProperties": {"type": "string"}},
 }

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from dayfly.config_keys import Key, Kind
 from dayfly.jobs.privileges import check_capability
+from dayfly.jobs.ranges import check_addresses, check_range
 from dayfly.jobs.units import format_duration, format_size, parse_duration, parse_size
 
 
@@ -96,6 +97,36 @@ def _labels(raw: object) -> Mapping[str, str]:
     raise ValueError(f"must map names to texts, got {raw!r}")
 
 
+def _ranges(raw: object) -> tuple[str, ...]:
+    return tuple(check_range(each) for each in _texts(raw))
+
+
+def _subnet4(raw: object) -> str:
+    return _subnet(raw, version=4, smallest_prefix=29)
+
+
+def _subnet6(raw: object) -> str:
+    return _subnet(raw, version=6, smallest_prefix=112)
+
+
+def _subnet(raw: object, version: int, smallest_prefix: int) -> str:
+    import ipaddress
+
+    found = ipaddress.ip_network(check_addresses(_text(raw)))
+    if found.version != version or found.prefixlen > smallest_prefix:
+        raise ValueError(f"must be an IPv{version} range of /{smallest_prefix} or larger, got {raw!r}")
+    return str(found)
+
+
+def _addresses(raw: object) -> tuple[str, ...]:
+    import ipaddress
+
+    found = tuple(ipaddress.ip_network(check_addresses(each)) for each in _texts(raw))
+    if any(each.num_addresses != 1 for each in found):
+        raise ValueError(f"must be addresses, got {raw!r}")
+    return tuple(str(each.network_address) for each in found)
+
+
 _PARSERS: Mapping[Kind, Callable[[object], object]] = {
     Kind.TEXT: _text,
     Kind.CHOICE: _text,
@@ -108,4 +139,8 @@ _PARSERS: Mapping[Kind, Callable[[object], object]] = {
     Kind.TEXTS: _texts,
     Kind.CAPABILITIES: _capabilities,
     Kind.LABELS: _labels,
+    Kind.RANGES: _ranges,
+    Kind.SUBNET4: _subnet4,
+    Kind.SUBNET6: _subnet6,
+    Kind.ADDRESSES: _addresses,
 }

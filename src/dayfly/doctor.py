@@ -1,7 +1,7 @@
 """What this host can enforce: one Check per thing, each tried out and not looked up.
 
-The probes that need namespaces of their own are in doctor_kernel.py, those of a job's disk in doctor_disk.py; what
-Redis has to say is in doctor_queue.py, the keys are in doctor_keys.py.
+The probes that need namespaces of their own are in doctor_kernel.py, those of a job's disk in doctor_disk.py, those of
+the bridge in doctor_network.py; what Redis has to say is in doctor_queue.py, the keys are in doctor_keys.py.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dayfly import doctor_disk, doctor_kernel, doctor_keys, doctor_queue, doctor_rootless
+from dayfly import doctor_disk, doctor_kernel, doctor_keys, doctor_network, doctor_queue, doctor_rootless
 from dayfly.config import Settings, home_directory
 from dayfly.doctor_check import Check, missing, ok, warning
 from dayfly.jobs.errors import DayflyError
@@ -39,6 +39,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield _oci_runtime(runtime)
     yield _pidfd()
     yield _guarded("network links", _links)
+    yield from doctor_network.examine(settings)
     yield _space(home)
     yield from doctor_keys.examine(settings)
     yield from doctor_queue.examine(settings)

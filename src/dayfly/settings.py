@@ -6,8 +6,9 @@ from pathlib import Path
 
 from dayfly.config import Settings, home_directory, store_directory
 from dayfly.jobs.privileges import ALL
+from dayfly.jobs.ranges import INTERNET
 from dayfly.jobs.spec import DEFAULT_ARTIFACTS_WHEN, DEFAULT_RETRY, ArtifactsWhen
-from dayfly.worker.settings import Allowed, JobDefaults, WorkerSettings
+from dayfly.worker.settings import Allowed, JobDefaults, Networking, WorkerSettings
 
 
 def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_when_idle: bool) -> WorkerSettings:
@@ -23,6 +24,7 @@ def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_whe
         labels=settings.labels("worker.labels"),
         defaults=_defaults(settings),
         allow=_ANYTHING if is_embedded else _allowed(settings),
+        network=_networking(settings),
         log_limit_bytes=settings.whole("worker.log_limit") or 0,
         lease_seconds=settings.number("worker.lease") or 30.0,
         idle_exit_seconds=settings.number("worker.idle") if ends_when_idle else None,
@@ -39,6 +41,7 @@ _ANYTHING = Allowed(
     mounts=None,
     dirs=None,
     network_host=True,
+    network=(INTERNET, "0.0.0.0/0", "::/0"),
     cap_add=None,
     seccomp_unconfined=True,
     privileged=True,
@@ -58,6 +61,8 @@ def _defaults(settings: Settings) -> JobDefaults:
         stop_grace_seconds=settings.number("defaults.stop_grace") or 0.0,
         pids=settings.whole("defaults.pids") or 1,
         shm_bytes=settings.whole("defaults.shm") or 0,
+        network_ingress_bps=settings.whole("defaults.network_ingress"),
+        network_egress_bps=settings.whole("defaults.network_egress"),
     )
 
 
@@ -66,10 +71,22 @@ def _allowed(settings: Settings) -> Allowed:
         mounts=tuple(Path(each) for each in settings.texts("allow.mounts")),
         dirs=tuple(Path(each) for each in settings.texts("allow.dirs")),
         network_host=settings.is_on("allow.network_host"),
+        network=settings.texts("allow.network"),
         cap_add=_capabilities(settings),
         seccomp_unconfined=settings.is_on("allow.seccomp_unconfined"),
         privileged=settings.is_on("allow.privileged"),
         devices=settings.texts("allow.devices"),
+    )
+
+
+def _networking(settings: Settings) -> Networking:
+    return Networking(
+        bridge=settings.is_on("network.bridge"),
+        subnet=settings.text("network.subnet"),
+        subnet6=settings.text("network.subnet6"),
+        dns=settings.texts("network.dns"),
+        egress=settings.texts("network.egress"),
+        deny=settings.texts("network.deny"),
     )
 
 

@@ -24,6 +24,14 @@ def parse(*arguments: str) -> list[dict[str, Any]]:
     return taken
 
 
+def test_ranges_that_a_job_reaches_make_its_network_a_bridge() -> None:
+    """--network-allow alone asks for a bridge; with --network it says of which kind."""
+    assert parse("--network-allow", "internet", "--network-allow", "10.1.0.0/16", "--", "true") == [
+        {"network": {"mode": "bridge", "allow": ["internet", "10.1.0.0/16"]}, "command": ["true"]}
+    ]
+    assert parse("--network", "auto", "--network-allow", "10.1.0.0/16", "true")[0]["network"]["mode"] == "auto"
+
+
 def test_every_flag_reaches_its_field() -> None:
     """Each flag sets the field of its name, in the form in which the document has it."""
     line = (

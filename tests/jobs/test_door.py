@@ -6,6 +6,7 @@ import pytest
 
 from dayfly.jobs.door import read_job
 from dayfly.jobs.model import JobModel
+from dayfly.jobs.network import Network, NetworkUse
 from dayfly.jobs.privileges import Device, Seccomp
 from dayfly.jobs.secret_use import SecretUse
 from dayfly.jobs.services import Ready, Service, ServiceLimits
@@ -20,7 +21,6 @@ from dayfly.jobs.spec import (
     Keep,
     Limits,
     Mount,
-    Network,
     Retry,
 )
 from dayfly.jobs.state import Outcome
@@ -133,7 +133,7 @@ def test_every_field_is_read():
         queue_timeout_seconds=3600,
         stop_grace_seconds=0,
         stop_signal=signal.SIGINT,
-        network=Network.HOST,
+        network=NetworkUse(Network.HOST),
         services=(
             Service(
                 name="db",

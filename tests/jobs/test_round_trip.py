@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from dayfly.jobs.door import read_job
+from dayfly.jobs.network import Network, NetworkLimit, NetworkUse
 from dayfly.jobs.privileges import CAPABILITIES, Device, Seccomp
 from dayfly.jobs.schema import json_schema
 from dayfly.jobs.secret_use import SecretUse
@@ -26,7 +27,6 @@ from dayfly.jobs.spec import (
     Keep,
     Limits,
     Mount,
-    Network,
     Retry,
 )
 from dayfly.jobs.state import Outcome
@@ -69,6 +69,12 @@ _LIMITS = st.builds(
     pids=_optional(st.integers(1, 4_194_304)),
     shm_bytes=_optional(_SIZE),
     io=st.lists(_IO, max_size=2).map(tuple),
+    network=st.builds(NetworkLimit, _optional(st.integers(1024, 1 << 60)), _optional(st.integers(1024, 1 << 60))),
+)
+_NETWORKS = st.builds(NetworkUse, st.sampled_from(Network)) | st.builds(
+    NetworkUse,
+    st.sampled_from([Network.BRIDGE, Network.AUTO]),
+    st.lists(st.sampled_from(["internet", "10.1.0.0/16", "192.0.2.1/32", "fd00:1::/64"]), max_size=3).map(tuple),
 )
 _ARTIFACTS = st.just(Artifacts()) | st.builds(
     Artifacts,
@@ -131,7 +137,7 @@ _COMMON = {
     "queue_timeout_seconds": _optional(_SECONDS),
     "stop_grace_seconds": _optional(_SECONDS | st.just(0.0)),
     "stop_signal": _optional(st.integers(1, 64)),
-    "network": st.sampled_from(Network),
+    "network": _NETWORKS,
     "services": st.lists(_SERVICE, max_size=2, unique_by=lambda each: each.name).map(tuple),
     "artifacts": _ARTIFACTS,
     "keep": st.sampled_from(Keep),

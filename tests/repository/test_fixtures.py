@@ -30,8 +30,9 @@ def test_dayfly_home_is_the_tests_own(home: Path, tmp_path: Path) -> None:
     assert os.environ["DAYFLY_HOME"] == str(home)
 
 
-def test_a_daemon_that_outlives_its_test_is_found(pytester: pytest.Pytester) -> None:
+def test_a_daemon_that_outlives_its_test_is_found(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """nothing_left sees a process that has left its session and its parent (negative control)."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "plugins"), prepend=os.pathsep)
     pytester.makeconftest(Path(__file__).parents[1].joinpath("conftest.py").read_text())
     pytester.makepyfile(
         """

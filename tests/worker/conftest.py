@@ -36,7 +36,7 @@ import pickle
 import sys
 from pathlib import Path
 from dayfly.worker.agent import serve
-from dayfly.worker.settings import Allowed, WorkerSettings
+from dayfly.worker.settings import Allowed, Networking, WorkerSettings
 from dayfly.worker.stopping import signals
 fields = pickle.loads({fields!r})
 settings = WorkerSettings(home=Path({home!r}), url={url!r}, name="w", allow=Allowed(None, None, True), **fields)
@@ -178,6 +178,12 @@ def small_home(home: Path, nothing_left: None, lacks: Any) -> Iterator[Path]:
     syscalls.mount("tmpfs", str(home), "tmpfs", 0, "size=48m,mode=700")  # mount(8) wants uid 0, whatever it may do
     yield home
     syscalls.umount2(str(home))
+
+
+@pytest.fixture
+def await_true() -> Any:
+    """until(), for tests."""
+    return until
 
 
 def until(is_true: Any) -> None:

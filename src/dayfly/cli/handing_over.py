@@ -40,6 +40,8 @@ def report(result: Result) -> None:
     """What one has to know beyond the log: nothing of a job that succeeded without a warning."""
     from dayfly.jobs.verdict import summary
 
+    if result.network is not None and result.network.why is not None:
+        say(f"network: {result.network.mode}, for this worker has no bridge: {result.network.why}")
     if result.is_success:
         for warning in result.warnings:
             say(f"warning: {warning}")

@@ -14,6 +14,7 @@ import click
 from dayfly.home import named
 from dayfly.jobs import short_forms
 
+_NOTHING: Mapping[str, Any] = {}
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
@@ -34,7 +35,8 @@ _OPTIONS = (
     click.option("--security-opt", multiple=True, metavar="seccomp=unconfined", help="Leave all system calls open."),
     click.option("--privileged", is_flag=True, help="All capabilities over its own namespaces, no filter, no masks."),
     click.option("--secret", multiple=True, metavar="NAME[=VAR|=/PATH]", help="Give the job a secret; repeatable."),
-    click.option("--network", metavar="MODE", help="none (default) or host."),
+    click.option("--network", metavar="MODE", help="none, bridge, host, or auto: bridge if the worker has one."),
+    click.option("--network-allow", multiple=True, metavar="RANGE", help="All that the job reaches; repeatable."),
     click.option("--entrypoint", metavar="COMMAND", help="Replace the image's entrypoint; '' clears it."),
     click.option("--script", metavar="FILE|-", help="Run a shell script instead of a command."),
     click.option("--stdin", metavar="FILE|-", help="Give the job this standard input (default: empty)."),
@@ -67,19 +69,23 @@ def job_flags(command: _Command) -> _Command:
     return command
 
 
-def documents(flags: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One document per job of `--file`, or one in all, with the flags laid over it. Raises SpecError, UsageError."""
+def documents(flags: Mapping[str, Any], unstated: Mapping[str, Any] = _NOTHING) -> list[dict[str, Any]]:
+    """One document per job of `--file`, or one in all, with the flags laid over it. Raises SpecError, UsageError.
+
+    `unstated`: values of fields that neither a file nor a flag states.
+    """
     _check(flags)
     over = _document(flags)
     if flags["file"] is None:
-        return [over]
+        return [{**unstated, **over}]
     from dayfly.cli.overlay import lay_over
     from dayfly.jobs.door import load_documents, read_job
 
     name = "standard input" if flags["file"] == "-" else flags["file"]
-    laid = [
-        lay_over(over, base, without_dir=flags["no_dir"]) for base in load_documents(_read_text(flags["file"]), name)
-    ]
+    bases = load_documents(_read_text(flags["file"]), name)
+    overs = [{**{field: unstated[field] for field in unstated if field not in base}, **over} for base in bases]
+    pairs = zip(overs, bases, strict=True)
+    laid = [lay_over(each, base, without_dir=flags["no_dir"]) for each, base in pairs]
     return [read_job(each).to_document() for each in laid]
 
 
@@ -113,11 +119,11 @@ def _document(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scalars(flags: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("image", "workdir", "user", "network", "timeout", "queue", "priority", "name", "delay", "unique", "keep")
+    names = ("image", "workdir", "user", "timeout", "queue", "priority", "name", "delay", "unique", "keep")
     values = {name: flags[name] for name in names}
     values |= {"queue_timeout": flags["queue_timeout"], "dir": flags["directory"], "tty": flags["tty"] or None}
     values |= {"debug": flags["debug"] or None, "privileged": flags["privileged"] or None}
-    values |= {"seccomp": _seccomp(flags["security_opt"])}
+    values |= {"seccomp": _seccomp(flags["security_opt"]), "network": _network(flags)}
     return _stated(values)
 
 
@@ -147,6 +153,13 @@ def _program(flags: Mapping[str, Any]) -> dict[str, Any]:
 def _artifacts(flags: Mapping[str, Any]) -> dict[str, Any]:
     paths = {"paths": list(flags["artifact"])} if flags["artifact"] else {}
     return {**paths, "changed": True} if flags["changed"] else paths
+
+
+def _network(flags: Mapping[str, Any]) -> str | dict[str, Any] | None:
+    if flags["network_allow"]:
+        return {"mode": flags["network"] or "bridge", "allow": list(flags["network_allow"])}
+    mode: str | None = flags["network"]
+    return mode
 
 
 def _after(after: Iterable[str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def command(context: click.Context, /, **flags: Any) -> int:
     `help exit-codes` say more.
     """
     context.meta["dayfly.quiet"] = flags["quiet"]
-    specs = [_read(document, flags) for document in documents(flags)]
+    specs = [_read(document, flags) for document in documents(flags, unstated={"network": "auto"})]
     _check_targets(specs, flags)
     with reach(flags["url"]) as client:
         if flags["detach"]:

@@ -1,0 +1,90 @@
+"""A keeper's side of the network: has its job's namespace put on the bridge, and reads what was refused to it.
+
+    keeper ──► {"index", "allow", …} + a socket for the answer + the network namespace   (SOCK_SEQPACKET, shared by all)
+    keeper ◄── {"table", "address4", "address6"}   or   {"step", "reason", …}
+    keeper ──► {"forget": index}
+
+The other side is a process of its own (`server.py`), since links take pyroute2. Keepers import this file: lean.
+"""
+
+import errno
+import json
+import os
+import select
+import socket
+from contextlib import suppress
+from typing import Any
+
+from dayfly.jobs.errors import HostError
+from dayfly.runtime.network.refused import Refused, read_refused
+from dayfly.runtime.shape import BridgeUse
+
+_SECONDS = 30.0
+_LARGEST_ANSWER = 1 << 16
+_STEP = "put the job on the bridge"
+
+
+class Wire:
+    """The network of one container on the bridge; the kernel takes it away with the namespace."""
+
+    def __init__(self, table: str, address4: str, address6: str | None, index: int, requests: int) -> None:
+        self.address4 = address4
+        self.address6 = address6
+        self._table = table
+        self._index = index
+        self._requests = requests
+        self._has_refused = False
+
+    @classmethod
+    def attach(cls, requests: int, index: int, use: BridgeUse, init_pid: int) -> "Wire":
+        """Put the network namespace of `init_pid` on the bridge. Raises HostError."""
+        answers, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with answers:
+            namespace = os.open(f"/proc/{init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            with its:
+                try:
+                    _ask(requests, {"index": index, **_fields(use)}, [its.fileno(), namespace])
+                finally:
+                    os.close(namespace)
+            answer = _receive(answers)
+        if "table" not in answer:
+            raise HostError(answer["step"], answer["path"], answer["errno"], answer["remedy"], reason=answer["reason"])
+        return cls(**answer, index=index, requests=requests)
+
+    def refused(self) -> Refused | None:
+        """What the policy refused until now. Raises OSError."""
+        refused = read_refused(self._table, self.address4, self.address6)
+        self._has_refused = refused is not None
+        return refused
+
+    def close(self) -> None:
+        """Have what was noted down of refusals forgotten. Without it, that is done for the next job of this place."""
+        if self._has_refused:
+            with suppress(HostError):  # nobody is there who could, and nothing waits for it
+                _ask(self._requests, {"forget": self._index}, [])
+
+
+def _fields(use: BridgeUse) -> dict[str, Any]:
+    return {name: getattr(use, name) for name in use.__dataclass_fields__}
+
+
+def _ask(requests: int, fields: dict[str, Any], fds: list[int]) -> None:
+    if requests < 0:
+        raise HostError(_STEP, reason="this launcher has no network")
+    shared = socket.socket(fileno=os.dup(requests))
+    with shared:
+        try:
+            socket.send_fds(shared, [json.dumps(fields).encode()], fds)
+        except OSError as error:
+            raise HostError(_STEP, None, error.errno) from error
+
+
+def _receive(answers: socket.socket) -> dict[str, Any]:
+    """Raises HostError; one that no answer comes to may have a better end at the next try, hence EAGAIN."""
+    if not select.select([answers], [], [], _SECONDS)[0]:
+        raise HostError(_STEP, None, errno.EAGAIN, reason=f"the network's process has not answered in {_SECONDS:.0f} s")
+    raw = answers.recv(_LARGEST_ANSWER)
+    if not raw:
+        raise HostError(_STEP, None, errno.EAGAIN, reason="the network's process died; the worker's log says why")
+    answer: dict[str, Any] = json.loads(raw)
+    return answer
