@@ -45,9 +45,11 @@ class Bridge:
         addresses = find_addresses(self._settings)
         with links() as found:
             found.make_bridge(addresses, self._has_ipv6)
-        policy = self._policy(addresses, forwarding.open_links(addresses.tag, addresses.bridge, uplinks()))
+        ways = uplinks()
+        policy = self._policy(addresses, forwarding.claim_links(addresses.tag, ways))
         self._write_sysctls(policy)
         nft.apply(ruleset(policy))
+        forwarding.open_links(addresses.bridge, ways)
         self._write_names(policy)
         self._addresses = addresses
         return addresses

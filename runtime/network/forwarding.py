@@ -34,25 +34,29 @@ def can_force_ipv6() -> bool:
     return read_sysctl("ipv6/conf/default/force_forwarding") is not None
 
 
-def open_links(tag: str, bridge: str, uplinks: list[str]) -> tuple[tuple[int, str], ...]:
-    """Forward between `bridge` and `uplinks`; returns those (ip version, link) that do it for us alone.
+def claim_links(tag: str, uplinks: list[str]) -> tuple[tuple[int, str], ...]:
+    """Note that this home needs `uplinks` to forward; those (ip version, link) that will do it for us alone.
 
-    Raises HostError.
+    Before they do: the policy has to come in between.
     """
+    is_router = dict(zip(("ipv4", "ipv6"), global_switches(), strict=True))
+    closed = []
     with _users() as users:
-        for link in uplinks:
-            for family, switch in _switches():
-                _open(users, tag, f"{family}/conf/{link}/{switch}")
-        _write_checked(f"ipv4/conf/{bridge}/forwarding")
-        if can_force_ipv6():
-            write_sysctl(f"ipv6/conf/{bridge}/force_forwarding", "1")
-        is_host_router = dict(zip(("ipv4", "ipv6"), global_switches(), strict=True))
-        pairs = [(family, switch, link) for family, switch in _switches() for link in uplinks]
-        return tuple(
-            (int(family[-1]), link)
-            for family, switch, link in pairs
-            if f"{family}/conf/{link}/{switch}" in users and is_host_router[family] != "1"
-        )
+        for family, link, switch in _switches(uplinks):
+            if switch in users or read_sysctl(switch) == "0":
+                users[switch] = sorted({*users.get(switch, ()), tag})
+                closed += [] if is_router[family] == "1" else [(int(family[-1]), link)]
+    return tuple(closed)
+
+
+def open_links(bridge: str, uplinks: list[str]) -> None:
+    """Forward between `bridge` and `uplinks`. Raises HostError."""
+    for *_, switch in _switches([bridge, *uplinks]):
+        if read_sysctl(switch) != "1":
+            try:
+                write_sysctl(switch, "1")
+            except OSError as error:
+                raise HostError("forward packets for jobs by", f"{_SYSCTL}/{switch}", error.errno, _REMEDY) from error
 
 
 def close_links(tag: str) -> None:
@@ -85,16 +89,10 @@ def write_sysctl(name: str, value: str) -> None:
         file.write(value)
 
 
-def _switches() -> list[tuple[str, str]]:
-    return [("ipv4", "forwarding"), *([("ipv6", "force_forwarding")] if can_force_ipv6() else [])]
-
-
-def _open(users: Users, tag: str, switch: str) -> None:
-    is_off = read_sysctl(switch) == "0"
-    if switch in users or is_off:
-        users[switch] = sorted({*users.get(switch, ()), tag})
-    if is_off:
-        _write_checked(switch)
+def _switches(links: list[str]) -> list[tuple[str, str, str]]:
+    """Of each link: (protocol, link, its switch)."""
+    kinds = [("ipv4", "forwarding"), *([("ipv6", "force_forwarding")] if can_force_ipv6() else [])]
+    return [(family, link, f"{family}/conf/{link}/{kind}") for family, kind in kinds for link in links]
 
 
 def _namespace() -> str:
@@ -111,15 +109,6 @@ def _close(switch: str) -> None:
     if read_sysctl(f"{family}/conf/all/forwarding") != "1":  # else somebody wants it on by now
         with contextlib.suppress(OSError):  # the link has gone, and its switch with it
             write_sysctl(switch, "0")
-
-
-def _write_checked(switch: str) -> None:
-    if read_sysctl(switch) == "1":
-        return
-    try:
-        write_sysctl(switch, "1")
-    except OSError as error:
-        raise HostError("forward packets for jobs by", f"{_SYSCTL}/{switch}", error.errno, _REMEDY) from error
 
 
 @contextlib.contextmanager
