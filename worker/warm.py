@@ -11,7 +11,7 @@ import secrets
 import select
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.shape import Shape
@@ -97,6 +97,9 @@ class WarmKeepers:
         """Ask for as many as are missing, of `shape`."""
         if self.pause_seconds is not None:
             return
+        if self._failures and shape.bridge is not None:
+            # The bridge may be what fails: a job that wants it hears so itself, those that do not must not wait for it.
+            shape = replace(shape, network="none", bridge=None)
         for _ in range(self._wanted - len(self._keepers)):
             if not self._ask(shape):
                 return

@@ -9,6 +9,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from dayfly.jobs.errors import HostError
 from dayfly.jobs.ranges import INTERNET
 
 FILE = "run/network.json"
@@ -38,10 +39,14 @@ class NetworkSettings:
 
     @classmethod
     def load(cls, home: str) -> Self:
-        """Raises OSError, or ValueError for a file that is not ours."""
-        with open(f"{home}/{FILE}", encoding="ascii") as file:
-            fields = json.load(file)
-        for name in ("dns", "egress", "deny"):
-            fields[name] = tuple(fields[name])
-        fields["never"] = tuple((address, port) for address, port in fields["never"])
-        return cls(**fields)
+        """Raises HostError."""
+        path = f"{home}/{FILE}"
+        try:
+            with open(path, encoding="ascii") as file:
+                fields = json.load(file)
+            for name in ("dns", "egress", "deny"):
+                fields[name] = tuple(fields[name])
+            fields["never"] = tuple((address, port) for address, port in fields["never"])
+            return cls(**fields)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise HostError("read", path, None, "restart the worker: it writes this file", reason=str(error)) from error

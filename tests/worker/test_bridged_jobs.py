@@ -150,3 +150,16 @@ def _network_processes() -> list[int]:
         except OSError:  # it ended while we looked
             continue
     return found
+
+
+def test_a_bridge_that_fails_holds_no_other_job_up(bridged: Any, queue: Any, home: Path) -> None:
+    """A job that wants it is told why; the next one, which does not, is run."""
+    bridged.start()
+    assert queue.result(queue.submit(**_connect(INTERNET4))).is_success
+    (home / "run/network.json").write_text("nonsense")
+    for pid in _network_processes():
+        os.kill(pid, signal.SIGKILL)
+    jobs = [queue.submit(**_connect(INTERNET4)) for _ in range(4)]  # more than keepers stood ready
+    outcomes = [queue.result(job).outcome for job in jobs]
+    assert "rejected" in outcomes, outcomes
+    assert queue.result(queue.submit(command=["true"])).is_success
