@@ -85,11 +85,14 @@ def run(host: Host, shape: Shape) -> Run:
 
 
 @contextlib.contextmanager
-def _running(host: Host, shape: Shape, *argv: str, user: str = "", stdin: str | None = None) -> Iterator[Container]:
+def _running(
+    host: Host, shape: Shape, *argv: str, user: str = "", stdin: str | None = None, neighbours: tuple[str, ...] = ()
+) -> Iterator[Container]:
     container = Container.prepare(host, shape, os.urandom(8).hex())
     try:
         process = Process(argv=argv, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, user=user, stdin=stdin)
-        assert container.start(ContainerPlan(shape=shape, process=process), signal.SIGTERM) is None
+        plan = ContainerPlan(shape=shape, process=process, neighbours=neighbours)
+        assert container.start(plan, signal.SIGTERM) is None
         yield container
     finally:
         container.discard()
@@ -105,6 +108,7 @@ def _connect(run: Run, *targets: str, **fields: Any) -> Ended:
     return run("python3", "-c", _CONNECT, str(PORT), *targets, **fields)
 
 
+@pytest.mark.each_runtime
 def test_a_job_reaches_the_internet_by_both_protocols(run: Run, world: World) -> None:
     """Its packets leave with the host's address."""
     ended = _connect(run, INTERNET4, INTERNET6)
@@ -141,6 +145,16 @@ def test_jobs_own_list_narrows_and_widens(run: Run) -> None:
     """With a list of its own a job reaches that, and neither the rest of the internet nor what others reach."""
     ended = _connect(run, INTERNET4, "5.6.7.9", PRIVATE4, bridge=BridgeUse(allow=("5.6.7.8/32", "10.1.0.0/16")))
     assert ended.answers == {INTERNET4: "hello", "5.6.7.9": "ConnectionRefusedError 111", PRIVATE4: "hello"}
+
+
+def test_services_have_names_beside_the_networks_own(host: Host, shape: Shape) -> None:
+    """A job with services finds them in /etc/hosts, and its name servers where every job on the bridge has them."""
+    with _running(host, shape, "cat", "/etc/hosts", "/etc/resolv.conf", neighbours=("db",)) as container:
+        assert container.init.end().exit_code == 0
+        container.init.reap()
+        words = _read(container.init.stdout).split()
+    assert "db" in words
+    assert words[words.index("nameserver") + 1] == RESOLVER
 
 
 def test_ranges_of_a_list_may_overlap(run: Run) -> None:
