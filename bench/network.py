@@ -20,7 +20,7 @@ def report(directory: Path, rounds: int) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNET)
     home = directory / "network-home"
     images = ImageStore(home)
-    with WarmContainers(home, Networking(bridge=True)) as warm:
+    with WarmContainers(home, network=Networking(bridge=True)) as warm:
         image = images.resolve("host")
         contestants = {
             _NONE: warm.contestant(_NONE, image),
