@@ -12,8 +12,8 @@ import pytest
 
 GUEST = Path(__file__).parent / "run"
 _TESTS = ("tests/runtime/cgroups", "tests/runtime/container", "tests/runtime/oci", "tests/attacks")
-# crun, since it does not run on hosts with version 1; of its tests those that are about the container as a whole.
-_CHOICE = ("-k", "not by-runc and (not by-crun or test_isolation or test_runtime)")
+# crun, since it does not run on hosts with version 1; of its tests those that are about the runtime. `run` has all.
+_CHOICE = ("-k", "not by-runc and (not by-crun or test_runtime)")
 _ROOTLESS = "(not_limited or apart or sigkill) and not one_id"
 _FAULTS = "tests/end_to_end/test_poor_hosts.py"
 
