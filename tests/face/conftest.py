@@ -11,7 +11,7 @@ import pytest
 
 
 class Command:
-    """Runs `dayfly` in a directory with nothing but its own home in the environment."""
+    """Runs `dayfly` in a directory, with a home of its own and nothing else of Dayfly's in the environment."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -19,6 +19,7 @@ class Command:
         self.here.mkdir(parents=True)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("DAYFLY_")}
         self.environment["DAYFLY_HOME"] = str(home)
+        self.environment["DAYFLY_NETWORK_BRIDGE"] = "false"  # this machine's own network is nobody's to change
         self.argv = [sys.executable, "-m", "dayfly"]
 
     def __call__(

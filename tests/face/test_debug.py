@@ -18,7 +18,8 @@ def test_debug_prints_the_plan_of_the_container_before_the_job_runs(dayfly: Comm
     """Each step describes itself on stderr, with what this very job has; the job's own streams are untouched."""
     (tmp_path / "src").mkdir()
     directory = f"{tmp_path}/src"
-    done = dayfly("run", "--debug", "--pids", "77", "--dir", directory, "--", "sh", "-c", "echo out; echo err >&2")
+    flags = ("--debug", "--network", "none", "--pids", "77", "--dir", directory)
+    done = dayfly("run", *flags, "--", "sh", "-c", "echo out; echo err >&2")
     assert (done.stdout, done.returncode) == (b"out\n", 0), done.stderr
     plan, _, after = done.stderr.decode().partition("err\n")
     steps = [line.removeprefix("dayfly: ") for line in plan.splitlines()]

@@ -43,7 +43,7 @@ def test_a_job_larger_than_the_host_is_not_waited_for_in_silence(dayfly: Command
 
 def test_says_in_one_line_which_redis(dayfly: Command) -> None:
     """One line names the job and the Redis; `-q` silences it."""
-    loud = dayfly("run", "--", "true")
+    loud = dayfly("run", "--network", "none", "--", "true")
     assert len(dayfly.own_lines(loud.stderr)) == 1
     assert f"the embedded Redis ({dayfly.home})" in dayfly.own_lines(loud.stderr)[0]
     assert dayfly("run", "-q", "--", "true").stderr == b""
