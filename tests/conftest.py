@@ -168,12 +168,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def network_requests() -> int:
-    """Where a container on the bridge asks for its link; tests that have a bridge override it."""
-    return -1
-
-
-@pytest.fixture
 def host(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -242,7 +236,7 @@ class _Leftovers:
             mounts=frozenset(line.split(" ", 2)[2] for line in _lines("/proc/self/mountinfo") if mark in line),
             cgroups=frozenset(_cgroups(tmp_path)),
             loops=frozenset(loop for loop in _loops() if mark in loop),
-            links=frozenset(os.listdir("/sys/class/net")),
+            links=frozenset(_links(tmp_path)),
         )
 
     def beyond(self, before: _Leftovers) -> list[str]:
@@ -292,10 +286,21 @@ def _zombies_of(parent: int) -> Iterator[int]:
                 yield pid
 
 
+def _tags(tmp_path: Path) -> set[str]:
+    """What names things on this host of a DAYFLY_HOME that lies in `tmp_path`."""
+    homes = [tmp_path, *(each for each in tmp_path.glob("*") if each.is_dir())]
+    return {hashlib.sha256(str(each).encode()).hexdigest()[:8] for each in homes}
+
+
+def _links(tmp_path: Path) -> Iterator[str]:
+    """All, but for bridges and ports of others' homes."""
+    own = tuple(prefix + tag for tag in _tags(tmp_path) for prefix in ("df", "df-"))
+    yield from (name for name in os.listdir("/sys/class/net") if not name.startswith("df") or name.startswith(own))
+
+
 def _cgroups(tmp_path: Path) -> Iterator[str]:
     """The control groups of a DAYFLY_HOME that lies in `tmp_path`."""
-    homes = [tmp_path, *(each for each in tmp_path.glob("*") if each.is_dir())]
-    names = {f"dayfly-{hashlib.sha256(str(each).encode()).hexdigest()[:8]}" for each in homes}
+    names = {f"dayfly-{tag}" for tag in _tags(tmp_path)}
     for parent, directories, _ in os.walk("/sys/fs/cgroup"):
         for name in directories:
             path = os.path.join(parent, name)

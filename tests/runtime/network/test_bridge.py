@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,12 @@ import pytest
 from network_world import INTERNET4, INTERNET6, METADATA4, PORT, PRIVATE4, RESOLVER, TAG, World, nft_tables
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.container import Container, Host
 from dayfly.runtime.idrange import IdRange
 from dayfly.runtime.network import published
 from dayfly.runtime.network.bridge import Bridge, take_down
 from dayfly.runtime.network.refused import Refused
 from dayfly.runtime.network.settings import NetworkSettings
-from dayfly.runtime.network.wire import Wire
-from dayfly.runtime.shape import BridgeUse, ContainerPlan, Process, Shape
+from dayfly.runtime.shape import BridgeUse
 
 pytestmark = pytest.mark.kernel
 
@@ -41,70 +37,11 @@ for target in sys.argv[2:]:
 """
 
 
-@pytest.fixture
-def network_requests(start_network: Callable[..., int], tmp_path: Path) -> int:
-    return start_network(tmp_path / "h")
+Run = Callable[..., Any]
+Running = Callable[..., Any]
 
 
-@pytest.fixture
-def shape(shape: Shape) -> Shape:
-    return replace(shape, network="bridge", bridge=BridgeUse())
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a job on the bridge printed, where it was, and what was refused to it."""
-
-    stdout: str
-    wire: Wire
-    refused: Refused | None
-
-    @property
-    def answers(self) -> dict[str, str]:
-        """Of _CONNECT."""
-        return dict(line.split(" ", 1) for line in self.stdout.splitlines())
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(host: Host, shape: Shape) -> Run:
-    """`run("python3", "-c", "…", bridge=BridgeUse(…))`: to the end, and discarded."""
-
-    def run(*argv: str, user: str = "", bridge: BridgeUse = BridgeUse()) -> Ended:  # noqa: B008 - frozen
-        with _running(host, replace(shape, bridge=bridge), *argv, user=user) as container:
-            end = container.init.end()
-            container.init.reap()
-            stdout, stderr = _read(container.init.stdout), _read(container.init.stderr)
-            assert (end.exit_code, stderr) == (0, ""), stderr
-            assert container.wire is not None
-            return Ended(stdout, container.wire, container.wire.refused())
-
-    return run
-
-
-@contextlib.contextmanager
-def _running(
-    host: Host, shape: Shape, *argv: str, user: str = "", stdin: str | None = None, neighbours: tuple[str, ...] = ()
-) -> Iterator[Container]:
-    container = Container.prepare(host, shape, os.urandom(8).hex())
-    try:
-        process = Process(argv=argv, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, user=user, stdin=stdin)
-        plan = ContainerPlan(shape=shape, process=process, neighbours=neighbours)
-        assert container.start(plan, signal.SIGTERM) is None
-        yield container
-    finally:
-        container.discard()
-
-
-def _read(fd: int) -> str:
-    """Everything in a pipe whose writers are gone."""
-    with open(os.dup(fd), "rb") as pipe:
-        return pipe.read().decode()
-
-
-def _connect(run: Run, *targets: str, **fields: Any) -> Ended:
+def _connect(run: Run, *targets: str, **fields: Any) -> Any:
     return run("python3", "-c", _CONNECT, str(PORT), *targets, **fields)
 
 
@@ -147,12 +84,12 @@ def test_jobs_own_list_narrows_and_widens(run: Run) -> None:
     assert ended.answers == {INTERNET4: "hello", "5.6.7.9": "ConnectionRefusedError 111", PRIVATE4: "hello"}
 
 
-def test_services_have_names_beside_the_networks_own(host: Host, shape: Shape) -> None:
+def test_services_have_names_beside_the_networks_own(running: Running, read_all: Callable[[int], str]) -> None:
     """A job with services finds them in /etc/hosts, and its name servers where every job on the bridge has them."""
-    with _running(host, shape, "cat", "/etc/hosts", "/etc/resolv.conf", neighbours=("db",)) as container:
+    with running("cat", "/etc/hosts", "/etc/resolv.conf", neighbours=("db",)) as container:
         assert container.init.end().exit_code == 0
         container.init.reap()
-        words = _read(container.init.stdout).split()
+        words = read_all(container.init.stdout).split()
     assert "db" in words
     assert words[words.index("nameserver") + 1] == RESOLVER
 
@@ -164,7 +101,7 @@ def test_ranges_of_a_list_may_overlap(run: Run) -> None:
     assert list(ended.answers.values()) == ["hello"] * 4 + ["ConnectionRefusedError 111"]
 
 
-def test_a_policy_that_somebody_flushes_is_back_at_once(run: Run, host: Host, shape: Shape) -> None:
+def test_a_policy_that_somebody_flushes_is_back_at_once(running: Running, tmp_path: Path) -> None:
     """A host's firewall that is loaded anew takes all tables away: jobs that run must not go on without ours."""
     program = f"""
 import os, socket
@@ -175,10 +112,10 @@ try:
 except ConnectionRefusedError:
     print("refused", flush=True)
 """
-    stdin = f"{host.home}/stdin"
+    stdin = f"{tmp_path}/stdin"
     os.mkfifo(stdin)
     writer = os.open(stdin, os.O_RDWR | os.O_CLOEXEC)
-    with open(writer, "wb") as go, _running(host, shape, "python3", "-c", program, stdin=stdin) as container:
+    with open(writer, "wb") as go, running("python3", "-c", program, stdin=stdin) as container:
         assert os.read(container.init.stdout, 16) == b"runs\n"
         subprocess.run(["nft", "flush", "ruleset"], check=True)
         _await_tables()
@@ -248,7 +185,7 @@ print(time.monotonic() - began)
     assert float(run("python3", "-c", program, bridge=BridgeUse(**{field: 32768})).stdout) > 2.0
 
 
-def test_a_published_port_leads_to_the_job(host: Host, shape: Shape, world: World) -> None:
+def test_a_published_port_leads_to_the_job(running: Running, world: World) -> None:
     """A port of the host leads to one of the job, from the host itself and from beyond, until it is withdrawn."""
     program = """
 import socket
@@ -257,7 +194,7 @@ print("listens", flush=True)
 while True:
     listener.accept()[0].send(b"served")
 """
-    with _running(host, shape, "python3", "-c", program) as container:
+    with running("python3", "-c", program) as container:
         assert os.read(container.init.stdout, 16) == b"listens\n"
         assert container.wire is not None
         port = published.Port("tcp", 15432, container.wire.address4, 5432)
@@ -323,7 +260,7 @@ class TestWithAResolverOnLoopback:
         return start_network(tmp_path / "h", dns=("127.0.0.1",))
 
     def test_names_are_looked_up_there_and_nothing_else_of_loopback_is_open(
-        self, host: Host, shape: Shape, world: World
+        self, running: Running, read_all: Callable[[int], str], world: World
     ) -> None:
         """It sees a client of the host's own; other ports of it, and 127.0.0.1 as a route, stay closed."""
         program = """
@@ -337,7 +274,7 @@ except ConnectionRefusedError:
 """
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         other = socket.create_server(("127.0.0.1", 5353))
-        with server, other, _running(host, shape, "python3", "-c", program) as container:
+        with server, other, running("python3", "-c", program) as container:
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
             server.bind(("127.0.0.1", 53))
             clients = set()
@@ -349,5 +286,5 @@ except ConnectionRefusedError:
                 server.sendto(world.answer(question), client)
             assert container.init.end().exit_code == 0
             container.init.reap()
-            assert _read(container.init.stdout).split() == [INTERNET4, "refused"]
+            assert read_all(container.init.stdout).split() == [INTERNET4, "refused"]
             assert clients == {"127.0.0.1"}
