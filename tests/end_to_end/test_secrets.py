@@ -159,7 +159,9 @@ def test_s1_the_same_search_finds_what_is_no_secret(sealed: Any, marks: Path) ->
     host.start()
     (marks / "hold").unlink()
     environment = {"env": {"TOKEN": CANARY}, "secrets": {}}
-    script = _LEAK.replace("cat /run/secrets/key /opt/app/netrc\n", 'echo "$TOKEN" > /opt/app/netrc\n')
+    script = _LEAK.replace(
+        "cat /run/secrets/key /opt/app/netrc\n", 'mkdir -p /opt/app; echo "$TOKEN" > /opt/app/netrc\n'
+    )
     job = host.client.submit(_document(marks, script=script, **environment))
     job.result()
     job.status()

@@ -163,6 +163,7 @@ _COMMON = {
 _SPECS = st.builds(JobSpec, entrypoint=_optional(_WORDS), command=_optional(_WORDS), **_COMMON) | st.builds(
     JobSpec, script=_TEXT.filter(str.strip), **_COMMON
 )
+_SPECS = _SPECS.filter(lambda spec: not {each.env for each in spec.secrets} & spec.env.keys())  # the door refuses these
 
 _VALIDATOR = Draft202012Validator(json_schema())
 
