@@ -20,7 +20,7 @@ from dayfly.runtime.container import Container, Host
 from dayfly.runtime.idrange import IdRange
 from dayfly.runtime.shape import BridgeUse, ContainerPlan, Privileges, Process, Shape
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.host_root("a rootless worker has no bridge")]
 
 _TABLE = f"dayfly-{TAG}"
 _BRIDGE = f"df-{TAG}"

@@ -18,7 +18,7 @@ from network_world import METADATA4, METADATA6, PORT, PRIVATE4, RESOLVER, TAG, W
 from dayfly.runtime.capabilities import DEFAULT_MASK, mask
 from dayfly.runtime.shape import BridgeUse, Privileges, Shape
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.host_root("a rootless worker has no bridge")]
 
 Attack = Callable[..., Any]
 
