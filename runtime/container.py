@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from dayfly.runtime.oci.oci_runtime import OciRuntime
 
 _NO_SECRETS: Mapping[str, str] = {}
+_NOTHING_SHARED: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,20 @@ class Host:
     oci: "OciRuntime | None" = None
     network_requests: int = -1
     """Where a container on the bridge asks for its link (`network/wire.py`)."""
+
+    def birthright(
+        self, shape: Shape, ids: IdMap, shared: Mapping[str, int] = _NOTHING_SHARED, directory: str = "disk"
+    ) -> Birthright:
+        """What the init of a container here inherits; `shared` and `directory` as Birthright has them."""
+        return Birthright(
+            shape=shape,
+            ids=ids,
+            has_cgroup2=self.hierarchy.version == 2,
+            has_pids_limit=ids.is_mounted or "pids" not in self.hierarchy.lacking,
+            seccomp_filter=self.seccomp_filter,
+            shared=shared,
+            directory=directory,
+        )
 
 
 class Container:
@@ -113,9 +128,7 @@ class Container:
         """Make a container of `shape` whose control group is `token`, up to its waiting init. Raises `HostError`."""
         with ExitStack() as parts:
             ids, place = _take_ids(host, parts)
-            has_pids_limit = ids.is_mounted or "pids" not in host.hierarchy.lacking
-            birthright = Birthright(shape, ids, host.hierarchy.version == 2, has_pids_limit, host.seccomp_filter)
-            init = _fork(host, birthright)
+            init = _fork(host, host.birthright(shape, ids))
             parts.callback(init.close)
             cgroup = host.hierarchy.create(token, with_devices=_has_list(host, shape))
             parts.callback(cgroup.discard)

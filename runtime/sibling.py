@@ -19,7 +19,6 @@ from dayfly.runtime.cgroups.hierarchy import Cgroup
 from dayfly.runtime.cgroups.readings import Oom, Usage
 from dayfly.runtime.container import Container, Host
 from dayfly.runtime.idrange import IdMap
-from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.rootfs import layout
@@ -45,7 +44,8 @@ class Sibling:
         with ExitStack() as parts:
             shared = Namespaces.shared_of(beside.init.pid, beside.shape.network)
             parts.callback(shared.close)
-            init = InitProcess.fork(host.stage, _birthright(host, beside, shape, shared, name))
+            own = host.birthright(shape, beside.ids, shared.fds, f"disk/{directory_of(name)}")
+            init = InitProcess.fork(host.stage, own)
             parts.callback(init.close)
             cgroup = beside.group_within(name)
             parts.callback(cgroup.discard)
@@ -77,18 +77,6 @@ class Sibling:
 def directory_of(name: str) -> str:
     """Where on the job's disk a service has its upper directories."""
     return f"{_ABOVE}/{name}"
-
-
-def _birthright(host: Host, beside: Container, shape: Shape, shared: Namespaces, name: str) -> Birthright:
-    return Birthright(
-        shape=shape,
-        ids=beside.ids,
-        has_cgroup2=host.hierarchy.version == 2,
-        has_pids_limit=beside.ids.is_mounted or "pids" not in host.hierarchy.lacking,
-        seccomp_filter=host.seccomp_filter,
-        shared=shared.fds,
-        directory=f"disk/{directory_of(name)}",
-    )
 
 
 def _lay_out(disk_fd: int, shape: Shape, name: str, ids: IdMap) -> None:
