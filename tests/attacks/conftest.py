@@ -8,13 +8,17 @@ controls; `pytest -m "attack or control"` runs all there are.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
 import select
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,3 +262,31 @@ _OFF: dict[str, Callable[[Patch], None]] = {
     "rlimits": _no_limits_of_resources,
     "devices": _no_list_of_devices,
 }
+
+
+@pytest.fixture
+def exchanging() -> Callable[[Path, Path], AbstractContextManager[list[int]]]:
+    """`with exchanging(one, other) as swaps`: two names change places all the time; counts how often."""
+    return _exchanging
+
+
+@contextmanager
+def _exchanging(one: Path, other: Path) -> Iterator[list[int]]:
+    """renameat2(2), RENAME_EXCHANGE, in a thread that holds no lock of ours: as good as another process."""
+    libc, swaps, stop = ctypes.CDLL(None), [0], threading.Event()
+    number, exchange = (316 if os.uname().machine == "x86_64" else 276), 2
+
+    def swap() -> None:
+        here = ctypes.c_int(syscalls.AT_FDCWD)
+        names = os.fsencode(one), os.fsencode(other)
+        while not stop.is_set():
+            libc.syscall(ctypes.c_long(number), here, names[0], here, names[1], ctypes.c_uint(exchange))
+            swaps[0] += 1
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        yield swaps
+    finally:
+        stop.set()
+        thread.join()

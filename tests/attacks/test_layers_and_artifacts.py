@@ -5,13 +5,10 @@ A1 to A6 are in tests/runtime/images, A11 in tests/worker/test_artifacts.py, A12
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ import pytest
 
 from dayfly.jobs.demand import Capacity
 from dayfly.jobs.door import read_job
-from dayfly.runtime import init, removal, syscalls
+from dayfly.runtime import init, removal
 from dayfly.runtime.images.image import Image, ImageConfig
 from dayfly.runtime.shape import Mount, Workspace
 from dayfly.worker import artifacts
@@ -33,33 +30,13 @@ pytestmark = pytest.mark.kernel
 Attack = Callable[..., Any]
 Run = Callable[..., Any]
 
-_RENAMEAT2, _EXCHANGE = (316 if os.uname().machine == "x86_64" else 276), 2
 _SWAPS = 10_000
 _CONTROL_SECONDS = 60.0
 
 
-@contextmanager
-def _swapping(one: Path, other: Path) -> Iterator[list[int]]:
-    """Two names change places all the time (renameat2(2), RENAME_EXCHANGE), in a thread that holds no lock of ours."""
-    libc, swaps, stop = ctypes.CDLL(None), [0], threading.Event()
-
-    def swap() -> None:
-        here = ctypes.c_int(syscalls.AT_FDCWD)
-        names = os.fsencode(one), os.fsencode(other)
-        while not stop.is_set():
-            libc.syscall(ctypes.c_long(_RENAMEAT2), here, names[0], here, names[1], ctypes.c_uint(_EXCHANGE))
-            swaps[0] += 1
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        yield swaps
-    finally:
-        stop.set()
-        thread.join()
-
-
-def test_a7_what_is_swapped_while_it_is_collected_is_not_the_hosts(tmp_path: Path, tally: Any) -> None:
+def test_a7_what_is_swapped_while_it_is_collected_is_not_the_hosts(
+    tmp_path: Path, tally: Any, exchanging: Callable[..., Any]
+) -> None:
     """CVE-2018-15664: a directory that turns into a link to the host's and back, ten thousand times: no byte of it."""
     for name in ("upper/out", "host", "store"):
         (tmp_path / name).mkdir(parents=True)
@@ -75,7 +52,7 @@ def test_a7_what_is_swapped_while_it_is_collected_is_not_the_hosts(tmp_path: Pat
 
     held: set[str] = set()
     bit: set[str] = set()
-    with _swapping(tmp_path / "upper/out", tmp_path / "upper/way") as swaps:
+    with exchanging(tmp_path / "upper/out", tmp_path / "upper/way") as swaps:
         while swaps[0] < _SWAPS:
             held |= collected()
         with pytest.MonkeyPatch.context() as patch:  # a link in place of the directory is followed

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +24,6 @@ _SECONDS = 15.0  # of racing
 _RENAMEAT2, _EXCHANGE = (316 if os.uname().machine == "x86_64" else 276), 2
 
 
-@contextmanager
-def _exchanging(one: Path, other: Path) -> Iterator[list[int]]:
-    """Another process, as far as the kernel is concerned, that swaps two names all the time; counts the swaps."""
-    libc = ctypes.CDLL(None)
-    swaps, stop = [0], threading.Event()
-
-    def swap() -> None:
-        here = ctypes.c_int(syscalls.AT_FDCWD)
-        while not stop.is_set():
-            libc.syscall(
-                ctypes.c_long(_RENAMEAT2), here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(_EXCHANGE)
-            )
-            swaps[0] += 1
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        yield swaps
-    finally:
-        stop.set()
-        thread.join()
-
-
 def _image_with_links(tmp_path: Path) -> tuple[Path, Path]:
     """A layer whose /dev/null, /dev/console and /dev/pts/0 are links to a file of the host, and that file."""
     canary = tmp_path / "canary"
@@ -64,13 +38,15 @@ def _image_with_links(tmp_path: Path) -> tuple[Path, Path]:
 _LOOK = "tell([open('/proc/keys').read(), os.path.islink('/dev/null'), os.path.lexists('/dev/console')])"
 
 
-def test_r3_masks_do_not_come_from_the_image(attack: Attack, tally: Any, tmp_path: Path, shape: Any) -> None:
+def test_r3_masks_do_not_come_from_the_image(
+    attack: Attack, tally: Any, tmp_path: Path, shape: Any, exchanging: Callable[..., Any]
+) -> None:
     """CVE-2025-31133: /dev/null of the image, link and file in turn while we mount, is never what a mask is made of."""
     layer, canary = _image_with_links(tmp_path)
     (layer / "dev" / "other").write_text("")
     layers = (str(layer), *shape.image_layers)
     seen = set()
-    with _exchanging(layer / "dev" / "null", layer / "dev" / "other") as swaps:
+    with exchanging(layer / "dev" / "null", layer / "dev" / "other") as swaps:
         end = time.monotonic() + _SECONDS / 4
         while time.monotonic() < end:
             seen.add(tuple(attack(_LOOK, image_layers=layers)))
