@@ -8,6 +8,7 @@ controls; `pytest -m "attack or control"` runs all there are.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -22,7 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
+from dayfly.jobs.demand import Capacity
+from dayfly.queue.connection import connect
+from dayfly.queue.consumer import Consumer
 from dayfly.runtime import capabilities, seccomp, syscalls
 from dayfly.runtime.cgroups import v1, v2
 from dayfly.runtime.container import Container, Host
@@ -52,6 +57,8 @@ def tries(function, *arguments):
         return error.errno
     return 0
 """
+
+_OFFER = Capacity(4000, 8192, 40960)
 
 
 @dataclass
@@ -262,6 +269,19 @@ _OFF: dict[str, Callable[[Patch], None]] = {
     "rlimits": _no_limits_of_resources,
     "devices": _no_list_of_devices,
 }
+
+
+@pytest.fixture
+def redis(valkey: str) -> Iterator[Redis]:
+    with contextlib.closing(connect(valkey)) as client:
+        yield client
+
+
+@pytest.fixture
+def consumer(redis: Redis) -> Consumer:
+    consumer = Consumer(redis, "w", ["default", "deploy"], "host-1", {}, offer=_OFFER, share=_OFFER.share(4))
+    consumer.register()
+    return consumer
 
 
 @pytest.fixture

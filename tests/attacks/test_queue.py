@@ -15,7 +15,6 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ from dayfly.jobs.result import Result, Timings
 from dayfly.jobs.state import Outcome, State
 from dayfly.queue import scripts
 from dayfly.queue.bounded_job import BoundedJob
-from dayfly.queue.connection import connect
 from dayfly.queue.consumer import Consumer
 from dayfly.queue.foreign import Intake
 from dayfly.queue.producer import Producer
@@ -44,19 +42,6 @@ from dayfly.worker.places import Places
 OFFER = Capacity(4000, 8192, 40960)
 DOCUMENT = {"image": "host", "command": ["make"]}
 _BOMB_BYTES = 64 << 20
-
-
-@pytest.fixture
-def redis(valkey: str) -> Iterator[Redis]:
-    with contextlib.closing(connect(valkey)) as client:
-        yield client
-
-
-@pytest.fixture
-def consumer(redis: Redis) -> Consumer:
-    consumer = Consumer(redis, "w", ["default", "deploy"], "host-1", {}, offer=OFFER, share=OFFER.share(4))
-    consumer.register()
-    return consumer
 
 
 def _queue(redis: Redis, serializer: Any = JSONSerializer) -> Queue:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ from dayfly.jobs.key_text import KeyKind, generate
 from dayfly.jobs.result import Result, Timings
 from dayfly.jobs.signatures import Signing, SigningKey, TrustedKeys
 from dayfly.jobs.state import Outcome, State
-from dayfly.queue.connection import connect
 from dayfly.queue.consumer import Consumer
 from dayfly.queue.payload import Serializer
 from dayfly.queue.producer import Producer
@@ -27,19 +24,6 @@ OFFER = Capacity(4000, 8192, 40960)
 DOCUMENT = {"image": "host", "command": ["make"]}
 KEY = generate(KeyKind.ED25519)
 TRUSTED = TrustedKeys([KEY.public()])
-
-
-@pytest.fixture
-def redis(valkey: str) -> Iterator[Redis]:
-    with contextlib.closing(connect(valkey)) as client:
-        yield client
-
-
-@pytest.fixture
-def consumer(redis: Redis) -> Consumer:
-    consumer = Consumer(redis, "w", ["default", "deploy"], "host-1", {}, offer=OFFER, share=OFFER.share(4))
-    consumer.register()
-    return consumer
 
 
 @pytest.fixture
