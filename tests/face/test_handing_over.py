@@ -40,11 +40,17 @@ def test_a_result_that_cannot_be_printed_does_not_keep_the_artifacts(dayfly: Com
 
 
 def test_failed_jobs_of_a_file_are_summed_up_as_single_ones(dayfly: Command) -> None:
-    """Each says in its headline, after all have ended, what became of it."""
-    lines = "".join(json.dumps({"name": f"n{i}", "command": ["sh", "-c", f"exit {i}"]}) + "\n" for i in (0, 3))
-    said = dayfly.own_lines(dayfly("run", "-f", "-", stdin=lines.encode()).stderr)
-    assert said[-1].startswith("dayfly: job ")
-    assert "(n3) failed with exit code 3 after" in said[-1]
+    """Each says in its headline, after all have ended and in the file's order, what became of it."""
+    lines = "".join(
+        json.dumps({"name": f"n{code}", "command": ["sh", "-c", f"sleep {delay}; exit {code}"]}) + "\n"
+        for code, delay in ((3, 1), (0, 0), (5, 0))
+    )
+    done = dayfly("run", "--json", "-f", "-", stdin=lines.encode())
+    said = dayfly.own_lines(done.stderr)
+    assert "(n3) failed with exit code 3 after" in said[-2]
+    assert "(n5) failed with exit code 5 after" in said[-1]
+    assert [json.loads(line)["exit_code"] for line in done.stdout.splitlines()] == [3, 0, 5]
+    assert sum("network: none" in line for line in said) == 1
 
 
 def test_artifacts_that_cannot_be_delivered_keep_neither_result_nor_exit_code(dayfly: Command, tmp_path: Path) -> None:

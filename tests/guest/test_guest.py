@@ -16,6 +16,7 @@ _TESTS = ("tests/runtime/cgroups", "tests/runtime/container", "tests/runtime/oci
 _CHOICE = ("-k", "not by-runc and (not by-crun or test_runtime)")
 _ROOTLESS = "(not_limited or apart or sigkill) and not one_id"
 _FAULTS = "tests/end_to_end/test_poor_hosts.py"
+_TIMEOUT = ("--timeout", "300")  # well below the guest's own: a test that hangs there is to be named
 
 
 @pytest.mark.slow
@@ -50,7 +51,7 @@ def _pass_in_guest(
     environment = {"PYTHON": sys.executable, "TMPDIR": str(tmp_path), "DAYFLY_GUEST_SECONDS": "1500", **environment}
     with (tmp_path / "console").open("w+") as console:
         ended = subprocess.run(
-            [GUEST, *arguments], env={**os.environ, **environment}, stdout=console, stderr=subprocess.STDOUT
+            [GUEST, *arguments, *_TIMEOUT], env={**os.environ, **environment}, stdout=console, stderr=subprocess.STDOUT
         )
         console.seek(0)
         said = console.read()

@@ -74,7 +74,7 @@ def _submit_all(client: Client, specs: list[JobSpec]) -> list[Job]:
 
 
 def _await_all(jobs: list[Job]) -> list[Result]:
-    """The results in the order in which the jobs end, also over a Redis that goes away meanwhile."""
+    """The results in the order of the jobs, each told as it ends, also over a Redis that goes away meanwhile."""
     from dayfly.client import as_completed
 
     results: dict[str, Result] = {}
@@ -85,7 +85,7 @@ def _await_all(jobs: list[Job]) -> list[Result]:
             say(f"{job.id} {results[job.id].describe()}")
 
     patiently(collect)
-    return list(results.values())
+    return [results[job.id] for job in jobs]
 
 
 @contextlib.contextmanager

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 def hand_over(client: Client, results: Sequence[Result], flags: Mapping[str, Any]) -> int:
     """Report, write the Results, deliver the artifacts; returns the exit code."""
-    for result in results:
-        report(result)
+    report(*results)
     lines = "\n".join(json.dumps(result.to_json()) for result in results)
     steps: list[Callable[[], None]] = []
     if flags["result"] is not None:
@@ -36,18 +35,25 @@ def hand_over(client: Client, results: Sequence[Result], flags: Mapping[str, Any
     return worst or (DayflyError.exit_code if failures else 0)
 
 
-def report(result: Result) -> None:
+def report(*results: Result) -> None:
     """What one has to know beyond the log: nothing of a job that succeeded without a warning."""
+    for line in dict.fromkeys(line for result in results for line in _network(result)):
+        say(line)  # once, for it is one worker's fault and not each job's
+    for result in results:
+        for line in _headlines(result):
+            say(line)
+
+
+def _network(result: Result) -> list[str]:
+    if result.network is None or result.network.why is None:
+        return []
+    return [f"network: {result.network.mode}, for this worker has no bridge: {result.network.why}"]
+
+
+def _headlines(result: Result) -> list[str]:
     from dayfly.jobs.verdict import summary
 
-    if result.network is not None and result.network.why is not None:
-        say(f"network: {result.network.mode}, for this worker has no bridge: {result.network.why}")
-    if result.is_success:
-        for warning in result.warnings:
-            say(f"warning: {warning}")
-    else:
-        for line in summary(result):
-            say(line)
+    return [f"warning: {warning}" for warning in result.warnings] if result.is_success else summary(result)
 
 
 def _is_done(step: Callable[[], None]) -> bool:
