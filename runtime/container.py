@@ -57,7 +57,7 @@ from dayfly.runtime.disk_template import Directory
 from dayfly.runtime.idrange import IdMap, IdRange, own_id_map
 from dayfly.runtime.init import Birthright
 from dayfly.runtime.init_process import InitProcess, Refusal
-from dayfly.runtime.network.wire import Wire
+from dayfly.runtime.network.wire import Wire, take_place
 from dayfly.runtime.rootfs import layout
 from dayfly.runtime.shape import ContainerPlan, Quotas, Shape
 
@@ -127,7 +127,7 @@ class Container:
     def prepare(cls, host: Host, shape: Shape, token: str) -> "Container":
         """Make a container of `shape` whose control group is `token`, up to its waiting init. Raises `HostError`."""
         with ExitStack() as parts:
-            ids, place = _take_ids(host, parts)
+            ids, place = _take_ids(host, shape, parts)
             init = _fork(host, host.birthright(shape, ids))
             parts.callback(init.close)
             cgroup = host.hierarchy.create(token, with_devices=_has_list(host, shape))
@@ -207,13 +207,17 @@ class Container:
         self._parts.close()
 
 
-def _take_ids(host: Host, parts: ExitStack) -> tuple[IdMap, int]:
-    """The container's ids, and its place among all of the host's, -1 of a rootless worker, whose jobs have none."""
-    if host.ids is not None:
+def _take_ids(host: Host, shape: Shape, parts: ExitStack) -> tuple[IdMap, int]:
+    """The container's ids, and its place on the bridge: that of its ids, where each container has its own."""
+    if host.ids is None:
+        taken = IdRange.acquire()
+        parts.callback(taken.place.release)
+        return taken.ids, taken.place.index
+    if shape.bridge is None:
         return host.ids, -1
-    taken = IdRange.acquire()
-    parts.callback(taken.release)
-    return taken.ids, taken.index
+    place = take_place(host.home)
+    parts.callback(place.release)
+    return host.ids, place.index
 
 
 def _attach(host: Host, shape: Shape, place: int, init: InitProcess, parts: ExitStack) -> Wire | None:

@@ -59,13 +59,37 @@ def own_id_map() -> IdMap | None:
     return IdMap(0, RANGE_SIZE, is_mounted=False) if 0 in inside else IdMap(OWN_ID, 1, is_mounted=False)
 
 
-class IdRange:
-    """A range of the host's, held until `release` or the end of this process; `index` is its place among them."""
+class HeldPlace:
+    """One of the places 0, 1, 2 … that a lock file stands for, until `release` or the end of this process."""
 
     def __init__(self, index: int, lock_fd: int) -> None:
         self.index = index
-        self.ids = IdMap(_FIRST_ID + index * RANGE_SIZE)
         self._lock_fd = lock_fd
+
+    @classmethod
+    def acquire(cls, path: str, count: int, begin: int) -> "HeldPlace | None":
+        """Hold the first free one from `begin` on; None when all `count` are taken. Raises OSError."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        for index in (*range(begin, count), *range(begin)):
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+            except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES when another holds it
+                continue
+            return cls(index, fd)
+        os.close(fd)
+        return None
+
+    def release(self) -> None:
+        """Let go of it (closing any descriptor of the file would too: this process opens it once)."""
+        os.close(self._lock_fd)
+
+
+class IdRange:
+    """A range of the host's, held as long as its place among them."""
+
+    def __init__(self, place: "HeldPlace") -> None:
+        self.place = place
+        self.ids = IdMap(_FIRST_ID + place.index * RANGE_SIZE)
 
     @classmethod
     def acquire(cls) -> "IdRange":
@@ -74,17 +98,9 @@ class IdRange:
         The search begins where the pid says, so that a range comes back late: what lags behind its last holder (a link
         that the kernel still takes down, an answer on its way to an address) is long over by then.
         """
-        fd = os.open(_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        begin = os.getpid() % _FIRST_TRIED
-        for index in (*range(begin, _RANGES), *range(begin)):
-            try:
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
-            except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES when another holds it
-                continue
-            return cls(index, fd)
-        os.close(fd)
-        raise HostError("take a range of user ids", _LOCK_FILE, None, f"all {_RANGES} ranges are in use on this host")
-
-    def release(self) -> None:
-        """Let go of the range (closing any descriptor of the file would too: this process opens it once)."""
-        os.close(self._lock_fd)
+        place = HeldPlace.acquire(_LOCK_FILE, _RANGES, os.getpid() % _FIRST_TRIED)
+        if place is None:
+            raise HostError(
+                "take a range of user ids", _LOCK_FILE, None, f"all {_RANGES} ranges are in use on this host"
+            )
+        return cls(place)

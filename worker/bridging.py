@@ -17,7 +17,7 @@ from dayfly.jobs.network import Network
 from dayfly.jobs.spec import JobSpec
 from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.network.names import bridge_name
-from dayfly.runtime.network.settings import NetworkSettings
+from dayfly.runtime.network.settings import JOBS_AT_MOST, JOBS_OF_A_USER_AT_MOST, NetworkSettings
 from dayfly.runtime.shape import BridgeUse
 from dayfly.worker import joblock
 from dayfly.worker.places import Places
@@ -63,8 +63,6 @@ class Bridging:
         """Why this worker has no bridge; None when it has. What its own process needs to know is written down."""
         if not self._settings.network.bridge:
             return "its operator has switched it off ([network] bridge)"
-        if own_id_map() is not None:
-            return "it has no rights of root's; run the worker as root"
         from dayfly.runtime.network.possible import why_not  # nft and ipaddress: for who has such jobs only
 
         settings = network_settings(self._settings)
@@ -129,6 +127,7 @@ def network_settings(settings: WorkerSettings) -> NetworkSettings:
         egress=network.egress,
         deny=network.deny,
         never=_server_of(settings.url),
+        jobs_at_most=JOBS_AT_MOST if own_id_map() is None else JOBS_OF_A_USER_AT_MOST,
     )
 
 

@@ -16,9 +16,8 @@ from dayfly.runtime.network.ranges import Range, overlaps
 from dayfly.runtime.network.routes import routes4
 from dayfly.runtime.network.settings import NetworkSettings
 
-JOBS_AT_MOST = 4093
 _POOLS = tuple(ipaddress.IPv4Network(each) for each in ("10.208.0.0/12", "172.16.0.0/12", "192.168.0.0/16"))
-_POOL_PREFIX = 20  # holds JOBS_AT_MOST, the gateway, and the two that name network and broadcast
+_POOL_PREFIX = 20  # holds settings.JOBS_AT_MOST, the gateway, and the two that name network and broadcast
 _REMEDY = "set [network] subnet to a range that this host does not use"
 _BEFORE_JOBS = 2  # network and gateway
 
@@ -30,6 +29,7 @@ class Addresses:
     tag: str
     subnet4: ipaddress.IPv4Network
     subnet6: ipaddress.IPv6Network
+    jobs_at_most: int
 
     @property
     def bridge(self) -> str:
@@ -42,7 +42,7 @@ class Addresses:
     @property
     def capacity(self) -> int:
         """How many jobs have an address: the indices 0 to capacity - 1."""
-        return max(0, min(JOBS_AT_MOST, self.subnet4.num_addresses - 1 - _BEFORE_JOBS))
+        return max(0, min(self.jobs_at_most, self.subnet4.num_addresses - 1 - _BEFORE_JOBS))
 
     @property
     def gateway4(self) -> str:
@@ -81,21 +81,21 @@ class Addresses:
         return ":".join(f"{octet:02x}" for octet in octets)
 
 
-def find_addresses(settings: NetworkSettings) -> Addresses:
+def find_addresses(settings: NetworkSettings, beyond: Iterable[Range] = ()) -> Addresses:
     """The home's plan: of the bridge that is there, of what the operator stated, or of what is free on this host.
 
-    Raises HostError.
+    `beyond` is in use too, without a route of this namespace's own. Raises HostError.
     """
     tag, routes = settings.tag, list(routes4())
-    taken = [range4 for link, range4 in routes if range4.prefixlen and link != bridge_name(tag)]
+    taken = [*beyond, *(range4 for link, range4 in routes if range4.prefixlen and link != bridge_name(tag))]
     there = [range4 for link, range4 in routes if link == bridge_name(tag)]
     subnet6 = ipaddress.IPv6Network(settings.subnet6) if settings.subnet6 else _unique_subnet6(tag)
     if settings.subnet4 is None:
-        return Addresses(tag, there[0] if there else _free_subnet4(tag, taken), subnet6)
+        return Addresses(tag, there[0] if there else _free_subnet4(tag, taken), subnet6, settings.jobs_at_most)
     stated = ipaddress.IPv4Network(settings.subnet4)
     if overlaps(stated, taken):
         raise HostError("use for jobs the range", settings.subnet4, None, _REMEDY, reason="it is in use on this host")
-    return Addresses(tag, stated, subnet6)
+    return Addresses(tag, stated, subnet6, settings.jobs_at_most)
 
 
 def _free_subnet4(tag: str, taken: Iterable[Range]) -> ipaddress.IPv4Network:

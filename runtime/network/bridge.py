@@ -17,10 +17,12 @@ from dayfly.runtime.network.addresses import Addresses, find_addresses
 from dayfly.runtime.network.job_elements import Place, own_list, removal_of
 from dayfly.runtime.network.links import Plug, links
 from dayfly.runtime.network.names import bridge_name, table_name
+from dayfly.runtime.network.outer_host import OuterHost
 from dayfly.runtime.network.places import Places
 from dayfly.runtime.network.routes import uplinks
 from dayfly.runtime.network.ruleset import Policy, removal, ruleset
 from dayfly.runtime.network.settings import NetworkSettings
+from dayfly.runtime.network.uplink_program import RESOLVER
 from dayfly.runtime.network.watch import has_tables
 
 RESOLV_CONF, HOSTS = "run/resolv.conf", "run/hosts"
@@ -28,10 +30,14 @@ _HOSTS = "127.0.0.1 localhost dayfly\n::1 localhost ip6-localhost ip6-loopback\n
 
 
 class Bridge:
-    """The bridge of the home whose settings these are, in the network namespace that this process is in."""
+    """The bridge of the home whose settings these are, in the network namespace that this process is in.
 
-    def __init__(self, home: str, settings: NetworkSettings) -> None:
+    `outer`: the host, where that namespace is an ordinary user's own (`uplink.py`).
+    """
+
+    def __init__(self, home: str, settings: NetworkSettings, outer: OuterHost | None = None) -> None:
         self._home = home
+        self._outer = outer
         self._settings = settings
         self._places = Places(home)
         self._stamp: tuple[object, ...] = ()
@@ -40,13 +46,13 @@ class Bridge:
 
     def up(self) -> Addresses:
         """Raises HostError."""
-        self._stamp = _stamp_of_host()
+        self._stamp = self._stamp_of_host()
         self._has_ipv6 = forwarding.has_ipv6()
-        addresses = find_addresses(self._settings)
+        addresses = find_addresses(self._settings, self._outer.ranges4() if self._outer else ())
         with links() as found:
             found.make_bridge(addresses, self._has_ipv6)
         ways = uplinks()
-        policy = self._policy(addresses, forwarding.claim_links(addresses.tag, ways))
+        policy = self._policy(addresses, ways)
         self._write_sysctls(policy)
         nft.apply(ruleset(policy))
         forwarding.open_links(addresses.bridge, ways)
@@ -77,13 +83,16 @@ class Bridge:
             _forget(self._place(self._addresses, index))
 
     def mend(self) -> None:
-        """Bring the policy back when it has been deleted, unless the bridge has gone too. Raises HostError, OSError."""
-        if self._is_up() and not has_tables(table_name(self._settings.tag)):
+        """Bring the policy back when it has been deleted, or is another host's by now, unless the bridge has gone too.
+
+        Raises HostError, OSError.
+        """
+        if self._is_up() and (self._stamp != self._stamp_of_host() or not has_tables(table_name(self._settings.tag))):
             self.up()
 
     def _current(self) -> Addresses:
         """The bridge as it is; brought up when it is not there, or what it was made for has changed."""
-        if self._addresses is None or self._stamp != _stamp_of_host() or not self._is_up():
+        if self._addresses is None or not self._is_up():
             return self.up()
         self.mend()
         return self._addresses
@@ -95,9 +104,19 @@ class Bridge:
             return False
         return True
 
-    def _policy(self, addresses: Addresses, closed: tuple[tuple[int, str], ...]) -> Policy:
+    def _policy(self, addresses: Addresses, ways: list[str]) -> Policy:
         found = resolvers.find_resolvers(self._settings.dns)
-        return Policy(addresses, self._settings, found, closed, self._has_ipv6)
+        if self._outer is None:
+            closed = forwarding.claim_links(addresses.tag, ways)
+            return Policy(addresses, self._settings, found, closed, self._has_ipv6)
+        found, outer = found.forwarded_by(RESOLVER), self._outer.addresses()
+        return Policy(addresses, self._settings, found, (), self._has_ipv6, outer)
+
+    def _stamp_of_host(self) -> tuple[object, ...]:
+        """Differs when name servers, uplinks, the host's own addresses as far as they count, or whether it forwards by
+        itself have changed."""
+        outer = () if self._outer is None else self._outer.addresses()
+        return (*resolvers.stamp(), *uplinks(), *forwarding.global_switches(), *outer)
 
     def _place(self, addresses: Addresses, index: int) -> Place:
         address6 = addresses.ipv6(index) if self._has_ipv6 else None
@@ -138,11 +157,6 @@ def _forget(place: Place) -> None:
         raise HostError("forget what was refused to the last job of", place.address4, error.errno) from error
     if script:
         nft.apply(script)
-
-
-def _stamp_of_host() -> tuple[object, ...]:
-    """Differs when name servers, uplinks, or whether the host forwards by itself have changed."""
-    return (*resolvers.stamp(), *uplinks(), *forwarding.global_switches())
 
 
 def take_down(tag: str) -> bool:

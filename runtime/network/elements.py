@@ -28,11 +28,11 @@ _DATA_VALUE, _EXPRESSION_NAME, _EXPRESSION_DATA, _COUNTER_PACKETS = 1, 1, 2, 2
 
 
 class Sets:
-    """The sets of one table, in the network namespace that this process is in. A context manager."""
+    """The sets of one table, in the network namespace of this process, or of a socket's. A context manager."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, netfilter: socket.socket | None = None) -> None:
         self._table = attribute(_TABLE, table.encode() + b"\0")
-        self._netfilter = Netfilter()
+        self._netfilter = Netfilter(netfilter)
 
     def __enter__(self) -> "Sets":
         return self

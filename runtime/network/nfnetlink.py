@@ -44,10 +44,10 @@ def each_attribute(raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class Netfilter:
-    """A conversation with netfilter in the network namespace that this process is in. A context manager."""
+    """A conversation with netfilter in the network namespace of this process, or of `own`. A context manager."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    def __init__(self, own: socket.socket | None = None) -> None:
+        self._socket = own.dup() if own else socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SECONDS)
         self._sequence = 0
 

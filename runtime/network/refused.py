@@ -4,6 +4,7 @@ A job to which nothing was refused costs one question a protocol: its address ha
 lean.
 """
 
+import socket
 from dataclasses import dataclass
 
 from dayfly.runtime.network.elements import Sets, packed
@@ -19,11 +20,16 @@ class Refused:
     targets: tuple[tuple[str, int], ...]
 
 
-def read_refused(table: str, address4: str, address6: str | None) -> Refused | None:
-    """What was refused to the job of these addresses; None when nothing was. Raises OSError."""
+def read_refused(
+    table: str, address4: str, address6: str | None, netfilter: socket.socket | None = None
+) -> Refused | None:
+    """What was refused to the job of these addresses; None when nothing was. Raises OSError.
+
+    `netfilter`: of the network namespace to ask in, when that is not this process's own; it stays open.
+    """
     connections = 0
     targets: list[tuple[str, int]] = []
-    with Sets(table) as sets:
+    with Sets(table, netfilter) as sets:
         for version, address in ((4, address4), (6, address6)):
             if address is None:
                 continue

@@ -6,7 +6,7 @@ own; another one on 127.0.0.1 (dnsmasq, unbound) is reached by way of the gatewa
 
 import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 RESOLV_CONF = "/etc/resolv.conf"
 _BEHIND_RESOLVED = "/run/systemd/resolve/resolv.conf"
@@ -21,6 +21,10 @@ class Resolvers:
     servers: tuple[str, ...]
     loopback: str | None = None
     others: tuple[str, ...] = ()
+
+    def forwarded_by(self, address: str) -> "Resolvers":
+        """The same where `address` asks the host's own resolver, which is on its loopback, for us."""
+        return self if self.loopback is None else replace(self, servers=(address,), loopback=None)
 
     def resolv_conf(self, gateway4: str) -> str:
         """resolv.conf(5) for a job."""

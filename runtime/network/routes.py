@@ -11,7 +11,13 @@ _REJECT = 0x200  # RTF_REJECT
 
 def routes4() -> Iterator[tuple[str, ipaddress.IPv4Network]]:
     """(link, range) of each IPv4 route of the main table; a default route's range is 0.0.0.0/0."""
-    for words in _lines(_IPV4, skipped=1):
+    return links_and_ranges4(_text(_IPV4))
+
+
+def links_and_ranges4(text: str) -> Iterator[tuple[str, ipaddress.IPv4Network]]:
+    """The same of what such a file holds."""
+    for line in text.splitlines()[1:]:
+        words = line.split()
         link, destination, flags, mask = words[0], words[1], int(words[3], 16), words[7]
         if flags & _UP:
             yield link, ipaddress.IPv4Network((_host_order(destination), bin(_host_order(mask)).count("1")))
@@ -20,19 +26,20 @@ def routes4() -> Iterator[tuple[str, ipaddress.IPv4Network]]:
 def uplinks() -> list[str]:
     """The links of this host's default routes, IPv4 and IPv6."""
     found = {link for link, range4 in routes4() if range4.prefixlen == 0}
-    for words in _lines(_IPV6, skipped=0):
+    for line in _text(_IPV6).splitlines():
+        words = line.split()
         destination, prefix, flags, link = words[0], words[1], int(words[8], 16), words[9]
         if destination == "0" * 32 and prefix == "00" and flags & _UP and not flags & _REJECT:
             found.add(link)
     return sorted(found)
 
 
-def _lines(path: str, skipped: int) -> list[list[str]]:
+def _text(path: str) -> str:
     try:
         with open(path, encoding="ascii") as file:
-            return [line.split() for line in file.read().splitlines()[skipped:]]
+            return file.read()
     except FileNotFoundError:  # a kernel without that protocol
-        return []
+        return ""
 
 
 def _host_order(text: str) -> int:

@@ -41,7 +41,8 @@ _ELEMENTS_A_COMMAND = 1024
 class Policy:
     """What the rules are made of.
 
-    `closed`: (ip version, link) that forward only because of us, and so for nobody but jobs.
+    `closed`: (ip version, link) that forward only because of us, and so for nobody but jobs. `outer`: the addresses of
+    the host, where that is not who forwards.
     """
 
     addresses: Addresses
@@ -49,6 +50,7 @@ class Policy:
     resolvers: Resolvers
     closed: tuple[tuple[int, str], ...] = ()
     has_ipv6: bool = True
+    outer: tuple[str, ...] = ()
 
 
 def ruleset(policy: Policy) -> str:
@@ -92,13 +94,14 @@ def _static_elements(policy: Policy) -> Iterator[str]:
     ports6 = (f'"{addresses.port(n)}" . {addresses.mac(n)} . {addresses.ipv6(n)}' for n in places)
     yield from _fill("bridge", table, "ports4", ports4)
     yield from _fill("bridge", table, "ports6", ports6)
+    denied = (*settings.deny, *policy.outer)
     special: dict[int, list[Range]] = {4: special4(), 6: special6()}
     for version in (4, 6):
         never = (f"{address} . {port}" for address, port in settings.never if _version(address) == version)
         servers = (each for each in policy.resolvers.servers if _version(each) == version)
         yield from _fill("inet", table, f"special{version}", map(str, special[version]))
         yield from _fill("inet", table, f"open{version}", map(str, of_version(version, settings.egress)))
-        yield from _fill("inet", table, f"denied{version}", map(str, of_version(version, settings.deny)))
+        yield from _fill("inet", table, f"denied{version}", map(str, of_version(version, denied)))
         yield from _fill("inet", table, f"never{version}", never)
         yield from _fill("inet", table, f"resolvers{version}", servers)
 

@@ -3,6 +3,9 @@
 It is started by the launcher when the first keeper asks (`activation.py`), and ends when launcher and keepers, which
 hold the other end of its socket, have gone. It holds nothing that would be lost with it: when it dies the next request
 starts another one. While it lives it brings the policy back when somebody flushes it.
+
+An ordinary user's serves from a network namespace of the user's own (`uplink.py`), and hands each keeper a socket that
+was made there: a keeper cannot go in to ask what was refused, since it could not come back.
 """
 
 from __future__ import annotations
@@ -13,14 +16,19 @@ import select
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.idrange import own_id_map
+from dayfly.runtime.network.nfnetlink import NETLINK_NETFILTER
 from dayfly.runtime.network.watch import TableWatch
 from dayfly.runtime.title import set_title
 
 if TYPE_CHECKING:
     from dayfly.runtime.network.bridge import Bridge
+    from dayfly.runtime.network.outer_host import OuterHost
+    from dayfly.runtime.network.uplink import Uplink
 
 _LARGEST_REQUEST = 1 << 17
 
@@ -29,55 +37,92 @@ def main(requests_fd: int, home: str) -> None:
     """Serve until nobody is left who could ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_title("dayfly: network")
-    requests, tables = socket.socket(fileno=requests_fd), TableWatch()
-    bridge: Bridge | None = None
+    server = _Server(home)
+    requests = socket.socket(fileno=requests_fd)
     while True:
-        ready = select.select([requests.fileno(), tables.fd], [], [])[0]
-        if tables.fd in ready:
-            tables.clear()
-            _mend(bridge)
+        ready = select.select([requests.fileno(), *server.watched], [], [])[0]
+        server.mend(ready)
         if requests.fileno() in ready:
             request, fds, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 2)
             if not request:
                 return
-            bridge = _serve(bridge, home, json.loads(request), fds)
+            server.serve(json.loads(request), fds)
 
 
-def _serve(bridge: Bridge | None, home: str, request: dict[str, Any], fds: list[int]) -> Bridge | None:
-    """One request; the bridge, which is opened for the first."""
-    try:
-        bridge = bridge or _bridge(home)
-        if "forget" in request:
-            bridge.forget(request["forget"])
-            return bridge
-        answer = _plug(bridge, request, fds[1])
-    except (HostError, OSError, ImportError) as error:
-        answer = _fault(error)
-    finally:
-        for fd in fds[1:]:
-            os.close(fd)
-    if fds:
-        _send(fds[0], answer)
-    else:
-        _say(answer["reason"] or answer["step"])
-    return bridge
+class _Server:
+    def __init__(self, home: str) -> None:
+        self._home = home
+        self._uplink: Uplink | HostError | None = None
+        self._outer: OuterHost | None = None
+        if own_id_map() is not None:
+            self._leave_host()
+        self._tables = TableWatch()
+        self._bridge: Bridge | None = None
+        self.watched = [self._tables.fd, *([] if self._outer is None else [self._outer.fd])]
+        """Readable when mend() may have something to do."""
 
+    def mend(self, ready: list[int]) -> None:
+        """Where the policy is gone, or not about this host's addresses any more, bring it back for jobs that run."""
+        if self._tables.fd in ready:
+            self._tables.clear()
+        elif self._outer is not None and self._outer.fd in ready:
+            self._outer.clear()
+        else:
+            return
+        try:
+            if self._bridge is not None:
+                self._bridge.mend()
+        except (HostError, OSError) as error:
+            _say(str(error))
 
-def _mend(bridge: Bridge | None) -> None:
-    """Where the policy is gone, bring it back at once, for jobs that run."""
-    try:
-        if bridge is not None:
-            bridge.mend()
-    except (HostError, OSError) as error:
-        _say(str(error))
+    def serve(self, request: dict[str, Any], fds: list[int]) -> None:
+        """One request: to forget what was refused to a job; or to plug one in, with the fds of wire.py."""
+        try:
+            self._bridge = self._bridge or self._open_bridge()
+            if "forget" in request:
+                self._bridge.forget(request["forget"])
+                return
+            answer = _plug(self._bridge, request, fds[1])
+        except (HostError, OSError, ImportError) as error:
+            answer = _fault(error)
+        finally:
+            for fd in fds[1:]:
+                os.close(fd)
+        if fds:
+            self._answer(fds[0], answer)
+        else:
+            _say(answer["reason"] or answer["step"])
 
+    def _leave_host(self) -> None:
+        """To where an ordinary user may have a bridge; a fault of it is told to each who asks for one."""
+        from dayfly.runtime.network import uplink
 
-def _bridge(home: str) -> Bridge:
-    """Imported with a request in hand, so that a host without pyroute2 says so to the job."""
-    from dayfly.runtime.network.bridge import Bridge
-    from dayfly.runtime.network.settings import NetworkSettings
+        try:
+            self._uplink, self._outer = uplink.enter(self._home)
+        except HostError as error:
+            self._uplink = error
 
-    return Bridge(home, NetworkSettings.load(home))
+    def _open_bridge(self) -> Bridge:
+        """Imported with a request in hand, so that a host without pyroute2 says so to the job."""
+        from dayfly.runtime.network.bridge import Bridge
+        from dayfly.runtime.network.settings import NetworkSettings
+
+        if isinstance(self._uplink, HostError):
+            raise self._uplink
+        if self._uplink is not None:
+            self._uplink.await_up()
+        return Bridge(self._home, NetworkSettings.load(self._home), self._outer)
+
+    def _answer(self, answers_fd: int, answer: dict[str, Any]) -> None:
+        with socket.socket(fileno=answers_fd) as answers, ExitStack() as given:
+            fds = []
+            if self._outer is not None:
+                netfilter = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+                fds.append(given.enter_context(netfilter).fileno())
+            try:
+                socket.send_fds(answers, [json.dumps(answer).encode()], fds)
+            except OSError as error:  # the keeper has gone; its namespace goes too, and with it the job's end
+                _say(f"a keeper did not wait for its answer: {error.strerror}")
 
 
 def _plug(bridge: Bridge, request: dict[str, Any], netns_fd: int) -> dict[str, Any]:
@@ -95,14 +140,6 @@ def _fault(error: HostError | OSError | ImportError) -> dict[str, Any]:
     if isinstance(error, OSError):
         error = HostError("put the job on the bridge", error.filename, error.errno)
     return {name: getattr(error, name) for name in ("step", "path", "errno", "remedy", "reason")}
-
-
-def _send(answers_fd: int, answer: dict[str, Any]) -> None:
-    with socket.socket(fileno=answers_fd) as answers:
-        try:
-            answers.send(json.dumps(answer).encode())
-        except OSError as error:  # the keeper has gone; its namespace goes too, and with it the job's end
-            _say(f"a keeper did not wait for its answer: {error.strerror}")
 
 
 def _say(text: str) -> None:

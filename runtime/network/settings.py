@@ -13,6 +13,9 @@ from dayfly.jobs.errors import HostError
 from dayfly.jobs.ranges import INTERNET
 
 FILE = "run/network.json"
+JOBS_AT_MOST = 4093
+JOBS_OF_A_USER_AT_MOST = 509
+"""A transaction with a place for each must fit into what an ordinary user's socket holds (net.core.wmem_max)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class NetworkSettings:
 
     `tag` names bridge, ports and tables. `egress` is what every job reaches, `deny` what none does; `never` are
     (address, port) of the queue's server. `subnet4`, `subnet6` None: one is chosen. `dns` (): the host's resolvers.
+    `jobs_at_most` have a place at a time.
     """
 
     tag: str
@@ -30,6 +34,7 @@ class NetworkSettings:
     egress: tuple[str, ...] = (INTERNET,)
     deny: tuple[str, ...] = ()
     never: tuple[tuple[str, int], ...] = ()
+    jobs_at_most: int = JOBS_AT_MOST
 
     def save(self, home: str) -> None:
         path = f"{home}/{FILE}"

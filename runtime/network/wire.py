@@ -1,7 +1,7 @@
 """A keeper's side of the network: has its job's namespace put on the bridge, and reads what was refused to it.
 
     keeper ──► {"index", "allow", …} + a socket for the answer + the network namespace   (SOCK_SEQPACKET, shared by all)
-    keeper ◄── {"table", "address4", "address6"}   or   {"step", "reason", …}
+    keeper ◄── {"table", "address4", "address6"} + a socket of netfilter's, if keepers have none   or   {"step", …}
     keeper ──► {"forget": index}
 
 The other side is a process of its own (`server.py`), since links take pyroute2. Keepers import this file: lean.
@@ -16,7 +16,9 @@ from contextlib import suppress
 from typing import Any
 
 from dayfly.jobs.errors import HostError
+from dayfly.runtime.idrange import HeldPlace
 from dayfly.runtime.network.refused import Refused, read_refused
+from dayfly.runtime.network.settings import JOBS_OF_A_USER_AT_MOST
 from dayfly.runtime.shape import BridgeUse
 
 _SECONDS = 30.0
@@ -27,12 +29,21 @@ _STEP = "put the job on the bridge"
 class Wire:
     """The network of one container on the bridge; the kernel takes it away with the namespace."""
 
-    def __init__(self, table: str, address4: str, address6: str | None, index: int, requests: int) -> None:
+    def __init__(
+        self,
+        table: str,
+        address4: str,
+        address6: str | None,
+        index: int,
+        requests: int,
+        netfilter: socket.socket | None = None,
+    ) -> None:
         self.address4 = address4
         self.address6 = address6
         self._table = table
         self._index = index
         self._requests = requests
+        self._netfilter = netfilter
         self._has_refused = False
 
     @classmethod
@@ -46,14 +57,14 @@ class Wire:
                     _ask(requests, {"index": index, **_fields(use)}, [its.fileno(), namespace])
                 finally:
                     os.close(namespace)
-            answer = _receive(answers)
+            answer, netfilter = _receive(answers)
         if "table" not in answer:
             raise HostError(answer["step"], answer["path"], answer["errno"], answer["remedy"], reason=answer["reason"])
-        return cls(**answer, index=index, requests=requests)
+        return cls(**answer, index=index, requests=requests, netfilter=netfilter)
 
     def refused(self) -> Refused | None:
         """What the policy refused until now. Raises OSError."""
-        refused = read_refused(self._table, self.address4, self.address6)
+        refused = read_refused(self._table, self.address4, self.address6, self._netfilter)
         self._has_refused = refused is not None
         return refused
 
@@ -62,6 +73,17 @@ class Wire:
         if self._has_refused:
             with suppress(HostError):  # nobody is there who could, and nothing waits for it
                 _ask(self._requests, {"forget": self._index}, [])
+        if self._netfilter is not None:
+            self._netfilter.close()
+
+
+def take_place(home: str) -> HeldPlace:
+    """A place on the bridge of an ordinary user's worker, whose jobs hold no range of ids. Raises HostError."""
+    path = f"{home}/run/places.lock"
+    place = HeldPlace.acquire(path, JOBS_OF_A_USER_AT_MOST, os.getpid() % JOBS_OF_A_USER_AT_MOST)
+    if place is None:
+        raise HostError(_STEP, path, None, "run fewer jobs at a time", reason="each place on the bridge is taken")
+    return place
 
 
 def _fields(use: BridgeUse) -> dict[str, Any]:
@@ -79,12 +101,15 @@ def _ask(requests: int, fields: dict[str, Any], fds: list[int]) -> None:
             raise HostError(_STEP, None, error.errno) from error
 
 
-def _receive(answers: socket.socket) -> dict[str, Any]:
-    """Raises HostError; one that no answer comes to may have a better end at the next try, hence EAGAIN."""
+def _receive(answers: socket.socket) -> tuple[dict[str, Any], socket.socket | None]:
+    """The answer, and the socket that came with it.
+
+    Raises HostError; one that no answer comes to may have a better end at the next try, hence EAGAIN.
+    """
     if not select.select([answers], [], [], _SECONDS)[0]:
         raise HostError(_STEP, None, errno.EAGAIN, reason=f"the network's process has not answered in {_SECONDS:.0f} s")
-    raw = answers.recv(_LARGEST_ANSWER)
+    raw, fds, _, _ = socket.recv_fds(answers, _LARGEST_ANSWER, 1, socket.MSG_CMSG_CLOEXEC)
     if not raw:
         raise HostError(_STEP, None, errno.EAGAIN, reason="the network's process died; the worker's log says why")
     answer: dict[str, Any] = json.loads(raw)
-    return answer
+    return answer, socket.socket(fileno=fds[0]) if fds else None

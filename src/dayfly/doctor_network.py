@@ -1,6 +1,5 @@
 """Whether jobs can have a bridge here, whom it lets them reach, and what of this host may be in the way."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,7 +16,9 @@ _WITHOUT = "jobs that demand a bridge are refused, `dayfly run` gives the others
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Nothing of the host is changed."""
+    from dayfly.runtime.idrange import own_id_map
     from dayfly.runtime.network.possible import why_not
+    from dayfly.runtime.network.uplink_program import UplinkProgram
     from dayfly.settings import worker_settings
     from dayfly.worker.bridging import network_settings
 
@@ -29,12 +30,13 @@ def examine(settings: Settings) -> Iterator[Check]:
     except ConfigError as error:
         yield missing("bridge", error.message, error.remedy or "")
         return
-    if os.geteuid() != 0:
-        yield warning("bridge", f"needs root; {_WITHOUT}", "run the worker as root")
-        return
     fault = why_not(network)
     if fault is not None:
         yield warning("bridge", f"{fault.message}; {_WITHOUT}", fault.remedy or "")
+        return
+    if own_id_map() is not None:
+        yield ok("bridge", f"in a namespace of this user's own, which {UplinkProgram.find().path} joins to the host's")
+        yield _names(network.dns)
         return
     yield _range(network)
     yield _ipv6()

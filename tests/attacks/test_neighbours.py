@@ -17,10 +17,13 @@ from network_world import INTERNET4, INTERNET6, PORT, TAG, World
 
 from dayfly.runtime.capabilities import DEFAULT_MASK, mask
 from dayfly.runtime.container import Container, Host
-from dayfly.runtime.idrange import IdRange
+from dayfly.runtime.idrange import HeldPlace, IdRange
 from dayfly.runtime.shape import BridgeUse, ContainerPlan, Privileges, Process, Shape
 
-pytestmark = [pytest.mark.kernel, pytest.mark.host_root("a rootless worker has no bridge")]
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.host_root("the same bridge, in a namespace into which the test does not look"),
+]
 
 _TABLE = f"dayfly-{TAG}"
 _BRIDGE = f"df-{TAG}"
@@ -203,7 +206,7 @@ class _Job:
 def _job(host: Host, shape: Shape, place: int) -> Iterator[_Job]:
     """At a place of its own: both jobs have this process for a keeper, whose locks do not exclude each other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(IdRange, "acquire", lambda: IdRange(place, os.open("/dev/null", os.O_RDONLY)))
+        patch.setattr(IdRange, "acquire", lambda: IdRange(HeldPlace(place, os.open("/dev/null", os.O_RDONLY))))
         job = _Job(host, shape, Container.prepare(host, shape, os.urandom(8).hex()))
     with contextlib.closing(job):
         yield job

@@ -19,7 +19,10 @@ from dayfly.runtime.network.bridge import Bridge, take_down
 from dayfly.runtime.network.links import Plug
 from dayfly.runtime.network.settings import NetworkSettings
 
-pytestmark = [pytest.mark.kernel, pytest.mark.host_root("a rootless worker has no bridge")]
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.host_root("the same bridge, in a namespace into which the test does not look"),
+]
 
 _JOBS = 1000
 _SUBNET = "10.77.7.0/24"

@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 import pytest
 
 from dayfly.runtime import syscalls
+from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.network.activation import NetworkProcess
-from dayfly.runtime.network.settings import NetworkSettings
+from dayfly.runtime.network.settings import JOBS_OF_A_USER_AT_MOST, NetworkSettings
 
 _DEADLINE_SECONDS = 60.0
 TAG = "7e57ab1e"
@@ -130,11 +131,16 @@ class World:
 
 @pytest.fixture(scope="session")
 def needs_bridge(lacks: Callable[[str], NoReturn], need_tool: Callable[[str], str]) -> None:
-    """This machine can give jobs a bridge."""
-    if os.geteuid() != 0:
+    """This machine can give jobs a bridge: root's, or one of this user's own."""
+    if os.geteuid() != 0 and own_id_map() is None:
         lacks("root")
     need_tool("nft")
     need_tool("ip")
+    if own_id_map() is not None:  # then the namespaces are the user's own, and all that is in them
+        need_tool("pasta")
+        syscalls.unshare(syscalls.CLONE_NEWNET)  # from the machine's own there is no way back into it: leave it at once
+        _ip("link set lo up")
+        return
     tried = subprocess.run(["unshare", "-n", "nft", "list", "tables"], capture_output=True, check=False)
     if tried.returncode:
         lacks("nftables in its kernel")
@@ -166,24 +172,29 @@ def world(needs_bridge: None) -> Iterator[World]:
 @pytest.fixture
 def start_network(world: World) -> Iterator[Callable[..., int]]:
     """`start_network(home, tag=…, egress=…)`: the network's process of a home; returns where keepers ask."""
-    started: list[tuple[int, int, str]] = []
+    started: list[tuple[int, int, str, Path]] = []
 
     def start(home: Path, **settings: Any) -> int:
         (home / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = {"tag": TAG, "dns": (RESOLVER,), **settings}
+        if own_id_map() is not None:
+            settings = {"jobs_at_most": JOBS_OF_A_USER_AT_MOST, **settings}
         NetworkSettings(**settings).save(str(home))
         process = NetworkProcess(str(home), [str(Path(__file__).parents[2] / "src")])
-        started.append((process.requests, process.start(), settings["tag"]))
+        started.append((process.requests, process.start(), settings["tag"], home))
         os.close(process.waiting_fd)
         return process.requests
 
     yield start
     from dayfly.runtime.network.bridge import take_down  # pyroute2: for tests that have a bridge only
 
-    for requests, pid, tag in started:
+    for requests, pid, tag, home in started:
         os.close(requests)
         assert os.waitpid(pid, 0)[1] == 0
-        take_down(tag)
+        if own_id_map() is None:
+            take_down(tag)
+        else:  # it goes with the worker's mount namespace, which here is the test's
+            syscalls.umount2(str(home / "run/network.ns"), syscalls.MNT_DETACH)
 
 
 @contextlib.contextmanager
@@ -218,6 +229,11 @@ def _line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     assert select.select([process.stdout], [], [], _DEADLINE_SECONDS)[0], "the world does not answer"
     return process.stdout.readline().strip()
+
+
+def within_bridge(home: Path) -> list[str]:
+    """What precedes a command that is to see the bridge of this home: an ordinary user's is in another namespace."""
+    return [] if own_id_map() is None else ["nsenter", f"--net={home}/run/network.ns"]
 
 
 def nft_tables() -> str:

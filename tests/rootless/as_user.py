@@ -16,6 +16,7 @@ import contextlib
 import os
 import resource
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -27,6 +28,7 @@ NAME = "dayfly-test"
 FIRST_SUBORDINATE = 200_000
 _PROCESSES = 1500  # what no control group stops must stop somewhere: the tests have fork bombs
 _ROOTS_HOME = Path("/root")
+_TUN = "/dev/net/tun"
 _CGROUPS = Path("/sys/fs/cgroup")
 _CLONE = Path(__file__).resolve().parent.parent.parent
 
@@ -61,6 +63,7 @@ def _become(group: Path | None, *, has_ids: bool) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     _close_roots_home()
+    _open_tun()
     _cover("/etc/passwd", f"{NAME}:x:{UID}:{UID}::/nonexistent:/bin/sh\n", keeps=True)
     _cover("/etc/group", f"{NAME}:x:{UID}:\n", keeps=True)
     for path in ("/etc/subuid", "/etc/subgid"):
@@ -83,6 +86,15 @@ def _close_roots_home() -> None:
         path.mkdir(parents=True)
         syscalls.move_mount(tree, "", syscalls.AT_FDCWD, str(path), syscalls.MOVE_MOUNT_F_EMPTY_PATH)
         os.close(tree)
+
+
+def _open_tun() -> None:
+    """As udev has it on every distribution (50-udev-default.rules): for everybody. A machine without udev may not."""
+    if os.path.exists(_TUN) and os.stat(_TUN).st_mode & 0o666 != 0o666:
+        node = _ROOTS_HOME / "tun"
+        os.mknod(node, stat.S_IFCHR, os.stat(_TUN).st_rdev)
+        node.chmod(0o666)
+        syscalls.mount(str(node), _TUN, None, syscalls.MS_BIND)
 
 
 def _cover(path: str, text: str, *, keeps: bool) -> None:

@@ -18,6 +18,7 @@ pytestmark = [
 _TESTS = {
     "containers": ("tests/runtime/container", "tests/runtime/seccomp", "tests/runtime/capabilities"),
     "attacks": ("tests/attacks",),
+    "network": ("tests/runtime/network",),
     "workers": (
         "tests/worker/test_adoption.py",
         "tests/worker/test_agent.py",

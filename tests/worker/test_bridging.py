@@ -52,7 +52,7 @@ def test_where_the_host_can_auto_is_a_bridge(needs_bridge: None, tmp_path: Path)
     """The whole policy is tried without being kept, and what the network's process needs to know is written down."""
     before = nft_tables()
     bridging = _bridging(tmp_path, "redis://:secret@127.0.0.1:7000/0")
-    assert bridging.mode(_spec(network="auto")) is Network.BRIDGE
+    assert bridging.mode(_spec(network="auto")) is Network.BRIDGE, bridging.why_not
     assert nft_tables() == before
     assert NetworkSettings.load(str(tmp_path)).never == (("127.0.0.1", 7000),)
     assert "secret" not in (tmp_path / "run/network.json").read_text()

@@ -16,7 +16,7 @@ import pytest
 from network_world import INTERNET4, INTERNET6, METADATA4, PORT, PRIVATE4, RESOLVER, TAG, World, nft_tables
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.idrange import IdRange
+from dayfly.runtime.idrange import HeldPlace, IdRange
 from dayfly.runtime.network import published
 from dayfly.runtime.network.bridge import Bridge, take_down
 from dayfly.runtime.network.refused import Refused
@@ -101,6 +101,7 @@ def test_ranges_of_a_list_may_overlap(run: Run) -> None:
     assert list(ended.answers.values()) == ["hello"] * 4 + ["ConnectionRefusedError 111"]
 
 
+@pytest.mark.host_root("nobody else is in the namespace of a user's own bridge")
 def test_a_policy_that_somebody_flushes_is_back_at_once(running: Running, tmp_path: Path) -> None:
     """A host's firewall that is loaded anew takes all tables away: jobs that run must not go on without ours."""
     program = f"""
@@ -140,7 +141,7 @@ def _await_tables() -> None:
 
 def test_a_list_dies_with_its_job(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next job of the same address has neither the list, nor the counters, of the last one."""
-    monkeypatch.setattr(IdRange, "acquire", lambda: IdRange(7, os.open("/dev/null", os.O_RDONLY)))
+    monkeypatch.setattr(IdRange, "acquire", lambda: IdRange(HeldPlace(7, os.open("/dev/null", os.O_RDONLY))))
     first = _connect(run, PRIVATE4, METADATA4, bridge=BridgeUse(allow=(f"{PRIVATE4}/32",)))
     assert first.answers[PRIVATE4] == "hello"
     assert first.refused == Refused(1, ((METADATA4, 1),))
@@ -185,6 +186,7 @@ print(time.monotonic() - began)
     assert float(run("python3", "-c", program, bridge=BridgeUse(**{field: 32768})).stdout) > 2.0
 
 
+@pytest.mark.host_root("the host's ports are not its to give")
 def test_a_published_port_leads_to_the_job(running: Running, world: World) -> None:
     """A port of the host leads to one of the job, from the host itself and from beyond, until it is withdrawn."""
     program = """
@@ -213,6 +215,7 @@ def _served(address: str) -> bytes:
         return connection.recv(16)
 
 
+@pytest.mark.host_root("its bridge changes nothing of the host")
 def test_the_bridge_goes_and_leaves_the_host_as_it_was(run: Run) -> None:
     """Bridge, ports, both tables, and forwarding that was switched on for it."""
     assert _forwards("up0") == "0"
@@ -225,6 +228,7 @@ def test_the_bridge_goes_and_leaves_the_host_as_it_was(run: Run) -> None:
     assert {name for _, name in socket.if_nameindex()} == {"lo", "up0"}
 
 
+@pytest.mark.host_root("its bridge changes nothing of the host")
 def test_a_link_that_forwarded_before_goes_on(run: Run) -> None:
     """What was on before us stays on after us."""
     Path("/proc/sys/net/ipv4/conf/up0/forwarding").write_text("1")
@@ -237,6 +241,7 @@ def _forwards(link: str) -> str:
     return Path(f"/proc/sys/net/ipv4/conf/{link}/forwarding").read_text().strip()
 
 
+@pytest.mark.host_root("each home's bridge is in a namespace of its own")
 def test_another_homes_bridge_is_left_alone(run: Run, start_network: Callable[..., int], tmp_path: Path) -> None:
     """Two homes on one host have bridges, ranges and tables of their own; one that goes takes nothing of the other."""
     _connect(run, INTERNET4)
@@ -259,6 +264,7 @@ class TestWithAResolverOnLoopback:
     def network_requests(self, start_network: Callable[..., int], tmp_path: Path) -> int:
         return start_network(tmp_path / "h", dns=("127.0.0.1",))
 
+    @pytest.mark.host_root("a resolver on loopback that is stated, and not the host's own, is not asked there")
     def test_names_are_looked_up_there_and_nothing_else_of_loopback_is_open(
         self, running: Running, read_all: Callable[[int], str], world: World
     ) -> None:

@@ -10,9 +10,9 @@ import pytest
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.idrange import IdRange
 from dayfly.runtime.network import addresses, resolvers
-from dayfly.runtime.network.addresses import JOBS_AT_MOST, find_addresses
+from dayfly.runtime.network.addresses import find_addresses
 from dayfly.runtime.network.ranges import is_within, overlaps, special4, special6
-from dayfly.runtime.network.settings import NetworkSettings
+from dayfly.runtime.network.settings import JOBS_AT_MOST, NetworkSettings
 
 Routes = list[tuple[str, ipaddress.IPv4Network]]
 
@@ -134,11 +134,12 @@ def test_a_host_without_name_servers_gives_none(files: tuple[Path, Path]) -> Non
     assert resolvers.find_resolvers(()).resolv_conf("10.1.0.1") == ""
 
 
+@pytest.mark.host_root("its jobs have no ranges of ids")
 @pytest.mark.kernel
 def test_a_place_comes_back_late(needs_root: None, in_child: object) -> None:
     """The next keeper's range is another one, so that what lags behind the last holder of a place is long over."""
 
     def first() -> int:
-        return IdRange.acquire().index
+        return IdRange.acquire().place.index
 
     assert in_child(first) != in_child(first)  # type: ignore[operator]
