@@ -47,7 +47,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.cgroups import absent
+from dayfly.runtime.cgroups import absent, v1
 from dayfly.runtime.cgroups.devices import STANDARD
 from dayfly.runtime.cgroups.hierarchy import Cgroup, Hierarchy
 from dayfly.runtime.cgroups.readings import Oom, Pressure, Sample, Usage
@@ -161,8 +161,9 @@ class Container:
         if oci is None:
             return self.init.start(plan, stop_signal, secrets)
         refusal = self.init.start(plan, stop_signal, secrets, seccomp=oci.section(plan.privileges))
-        if refusal is None and self._host.hierarchy.version == 1 and _has_list(self._host, self.shape):
-            self._cgroup.restrict((*STANDARD, *self.shape.devices))  # the runtime has added tun, and nodes of any kind
+        if refusal is None and isinstance(self._cgroup, v1.Cgroup) and _has_list(self._host, self.shape):
+            # The runtime has added tun, and mknod of any kind; until then the job lacks the node, and the capability.
+            self._cgroup.narrow((*STANDARD, *self.shape.devices))
         return refusal
 
     def divide(self) -> None:

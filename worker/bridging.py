@@ -109,8 +109,8 @@ def leave_bridge(tag: str) -> None:
 def leave_unused_bridge(home: Path) -> None:
     """leave_bridge() of a home whose worker was killed; not while another one, or a job that it left, is there."""
     places = Places(home)
-    if not os.path.isdir(places.run):
-        return
+    if not os.path.isdir(places.jobs):
+        return  # no worker of it has got as far as taking a job
     with contextlib.suppress(HostError), places.held():  # else a worker serves: it takes its own away
         if not any(joblock.holder(places.job(job_id)) for job_id in os.listdir(places.jobs)):
             leave_bridge(WorkerSettings(home, "", "").cgroup_tag)

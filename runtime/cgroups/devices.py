@@ -42,9 +42,25 @@ def restrict_v1(directory_fd: int, directory: str, devices: Iterable[Device]) ->
     """Deny everything, then allow the list. Raises `HostError`."""
     controlfile.write(directory_fd, directory, "devices.deny", "a")
     for each in devices:
-        minor = "*" if each.minor is None else each.minor
-        line = f"{each.kind} {each.major}:{minor} {each.permissions}"
-        controlfile.write(directory_fd, directory, "devices.allow", line)
+        controlfile.write(directory_fd, directory, "devices.allow", f"{_name(each)} {each.permissions}")
+
+
+def narrow_v1(directory_fd: int, directory: str, devices: Iterable[Device]) -> None:
+    """Take away what a restricted group has been given beyond these, which it keeps all the while: processes run in it.
+
+    Raises `HostError`.
+    """
+    kept = {_name(each): each.permissions for each in devices}
+    for line in (controlfile.read(directory_fd, "devices.list") or "").splitlines():
+        name, _, permissions = line.rpartition(" ")
+        beyond = "".join(letter for letter in permissions if letter not in kept.get(name, ""))
+        if beyond:
+            controlfile.write(directory_fd, directory, "devices.deny", f"{name} {beyond}")
+
+
+def _name(device: Device) -> str:
+    """As version 1 has it: `c 10:229`."""
+    return f"{device.kind} {device.major}:{'*' if device.minor is None else device.minor}"
 
 
 def restrict_v2(directory_fd: int, directory: str, devices: Iterable[Device]) -> None:

@@ -144,6 +144,10 @@ class Cgroup:
         """Let it use these devices and no others. Raises `HostError`."""
         devices.restrict_v1(*self._place("devices"), only)
 
+    def narrow(self, only: Sequence[Device]) -> None:
+        """Take what somebody has added to its list out of it again. Raises `HostError`."""
+        devices.narrow_v1(*self._place("devices"), only)
+
     def divide(self, pid: int) -> None:
         """Be ready to have groups within; the job's own process `pid` may stay where it is."""
 

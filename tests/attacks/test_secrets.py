@@ -139,8 +139,11 @@ try:
         for line in maps:
             start, _, rest = line.partition("-")
             if "rw-p" in rest and "[v" not in rest:
-                memory.seek(int(start, 16))
-                found += b"correct " + b"horse" in memory.read(int(rest.split()[0], 16) - int(start, 16))
+                at, end = int(start, 16), int(rest.split()[0], 16)
+                while at < end:  # bit by bit: it is as large as the test's own process
+                    memory.seek(at)
+                    found += b"correct " + b"horse" in memory.read(min(end - at, 1 << 20))
+                    at += 1 << 20
 except OSError as error:
     found = -error.errno
 tell(found)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.cgroups import devices, mounts, tasks
+from dayfly.runtime.cgroups import controlfile, devices, mounts, tasks, v1
 from dayfly.runtime.cgroups.hierarchy import Hierarchy
 from dayfly.runtime.shape import Device
 
@@ -98,6 +98,27 @@ def test_nodes_are_made_only_with_the_permission(
         return [_errno_of(os.mknod, tmp_path / f"{n}", stat.S_IFCHR | 0o600, os.makedev(*n)) for n in numbers]
 
     assert in_child(make) == [errno.EPERM, 0]
+
+
+def test_what_is_added_to_a_list_goes_and_what_is_on_it_stays(hierarchy: Hierarchy, token: str) -> None:
+    """Never for a moment is a device denied that is on the list: processes of the group run meanwhile."""
+    if hierarchy.version != 1:
+        pytest.skip("version 2 has programs, of which every one must agree")
+    group = hierarchy.create(token, with_devices=True)
+    assert isinstance(group, v1.Cgroup)
+    directory = Path(group._directories["devices"])
+    group.restrict([_NULL])
+    before = (directory / "devices.list").read_text()
+    for line in ("c 10:200 rwm", "c *:* m", f"c {_NULL.major}:{_NULL.minor} rwm"):
+        (directory / "devices.allow").write_text(line)
+    denied = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = controlfile.write
+        patch.setattr(controlfile, "write", lambda *words: (denied.append(words[3]), real(*words)))
+        group.narrow([_NULL])
+    assert (directory / "devices.list").read_text() == before
+    assert set(denied) == {"c 10:200 rwm", "c *:* m", f"c {_NULL.major}:{_NULL.minor} m"}
+    assert group.discard()
 
 
 def test_a_group_without_a_list_has_no_directory_for_one(hierarchy: Hierarchy, token: str) -> None:

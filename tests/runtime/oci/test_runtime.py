@@ -182,6 +182,15 @@ def test_the_list_of_devices_is_ours(run: Run, host: Host) -> None:
         assert {line.split()[1] for line in listed.splitlines()} == ours
 
 
+def test_a_device_that_was_given_is_there_from_the_first_moment(run: Run) -> None:
+    """While we take out of the list what the runtime has put there, the job runs already."""
+    count = (
+        "denied=0 n=0; while [ $n -lt 20000 ]; do n=$((n + 1)); true < /dev/own/null || denied=$((denied + 1)); done"
+    )
+    own = Device("c", 1, 3, "rw", "/dev/own/null")
+    assert run("sh", "-c", f"{count}; echo $denied", devices=(own,)).stdout == "0\n"
+
+
 def test_a_secret_reaches_the_command_and_stays_nowhere(start: Callable[..., Container]) -> None:
     """The bundle in which a runtime was told of it has gone from the set-up's mounts when the command runs."""
     given = Secret(name="token", env="TOKEN")
