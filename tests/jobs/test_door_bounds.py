@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dayfly.jobs import document
 from dayfly.jobs.door import read_job
 from dayfly.jobs.errors import SpecError
 from dayfly.jobs.model import JobModel
@@ -37,6 +38,14 @@ def _nested(depth):
 def test_a_deep_document_is_refused_before_it_is_followed(depth):
     """10^5 levels end neither in a RecursionError nor in a crash."""
     assert "nested more than 32 levels deep" in _refusal({"command": _nested(depth)})
+
+
+@pytest.mark.control("D10")
+def test_without_the_bound_a_deep_document_ends_in_a_recursion(monkeypatch):
+    """The attack is real (the negative control)."""
+    monkeypatch.setattr(document, "MAX_DEPTH", 1 << 30)
+    with pytest.raises(RecursionError):
+        read_job({"command": _nested(2_000)})
 
 
 def test_a_document_that_contains_itself_is_refused():

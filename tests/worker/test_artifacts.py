@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -151,6 +152,16 @@ def test_everything_but_regular_files_is_left_out_with_a_reason(workspace, tmp_p
         "it is a socket",
     ]
     assert _stored(root) == []
+
+
+@pytest.mark.control("A11")
+def test_a_copy_by_names_brings_the_hosts_file(workspace, tmp_path):
+    """The attack is real: what follows a job's link takes what it leads to (the negative control)."""
+    root, _ = workspace
+    (tmp_path / "secret").write_bytes(b"host")
+    os.symlink(tmp_path / "secret", root / "upper/link")
+    shutil.copytree(root / "upper", tmp_path / "copied")
+    assert (tmp_path / "copied/link").read_bytes() == b"host"
 
 
 @pytest.mark.attack("A11")

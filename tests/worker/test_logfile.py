@@ -110,6 +110,16 @@ def test_a_frame_cut_by_a_crash_is_given_once_and_only_at_the_end(directory, tmp
     assert _text(reader.frames(is_final=True)) == b""
 
 
+@pytest.mark.control("D5")
+def test_without_a_cap_a_log_grows_with_its_job(directory, tmp_path):
+    """The same flood fills the disk when nothing bounds it (the negative control)."""
+    writer = LogWriter(directory, 1 << 40)
+    for _ in range(160):
+        writer.write(STDOUT, bytes(1000))
+    writer.close()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) >= 160_000
+
+
 @pytest.mark.attack("D5")
 def test_one_byte_writes_stay_under_the_cap_too(directory, tmp_path):
     """The cap counts the frames' headers: a job that writes byte by byte does not get fourteen times the disk."""

@@ -92,6 +92,18 @@ def test_an_existing_file_or_link_is_replaced_not_written_through(store, tmp_pat
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
 
 
+@pytest.mark.control("A12")
+def test_a_copy_to_a_path_as_it_stands_writes_elsewhere(store, tmp_path):
+    """The attack is real: `..` in a result's path, and a link that lies in the way (the negative control)."""
+    (tmp_path / "victim").write_bytes(b"mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a").symlink_to(tmp_path / "victim")
+    for path in ("a", "../b"):
+        with store.open_blob(_artifact(store, path).sha256) as content:
+            (tmp_path / "out" / path).write_bytes(content.read())
+    assert [(tmp_path / name).read_bytes() for name in ("victim", "b")] == [b"content", b"content"]
+
+
 @pytest.mark.attack("A12")
 def test_a_directory_link_that_leads_out_is_refused(store, tmp_path):
     """A link inside the output directory is followed as long as it stays inside."""

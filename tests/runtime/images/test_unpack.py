@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import subprocess
@@ -51,11 +52,15 @@ def test_nothing_is_written_outside_the_layer(tar: Any, import_tar: ImportTar, h
 @pytest.mark.control("A1")
 def test_the_same_archive_does_escape_from_tarfile(tar: Any, tmp_path: Path) -> None:
     """The attack is real: tarfile without a filter writes outside (the negative control)."""
-    (tmp_path / "evil.tar").write_bytes(tar().file("../canary", b"evil").symlink("up", "..").bytes())
-    (tmp_path / "inner").mkdir()
-    with tarfile.open(tmp_path / "evil.tar") as archive:
-        archive.extractall(tmp_path / "inner", filter="fully_trusted")
+    _extract(tar().file("../canary", b"evil").symlink("up", "..").bytes(), tmp_path / "inner")
     assert (tmp_path / "canary").read_bytes() == b"evil"
+
+
+def _extract(archive: bytes, top: Path) -> None:
+    """As a program does that believes what it unpacks."""
+    top.mkdir()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        opened.extractall(top, filter="fully_trusted")
 
 
 @pytest.mark.attack("A1")
@@ -86,6 +91,15 @@ def test_a_hard_link_to_a_symlink_links_the_symlink(tar: Any, import_tar: Import
     assert (layer / "second").is_symlink()
     assert os.lstat(layer / "second").st_nlink == 2
     assert os.stat("/etc/hostname").st_nlink == before
+
+
+@pytest.mark.control("A2")
+def test_the_same_hard_link_of_tarfiles_is_the_hosts_file(tar: Any, tmp_path: Path) -> None:
+    """The attack is real: the layer's name and the host's are one file (the negative control)."""
+    (tmp_path / "host").write_bytes(b"the host's")
+    _extract(tar().hard_link("stolen", str(tmp_path / "host")).bytes(), tmp_path / "inner")
+    (tmp_path / "inner/stolen").write_bytes(b"evil")
+    assert (tmp_path / "host").read_bytes() == b"evil"
 
 
 def test_symlinks_without_end_are_refused(tar: Any, import_tar: ImportTar) -> None:
@@ -180,6 +194,16 @@ def test_devices_are_skipped_and_told(tar: Any, store: ImageStore, tmp_path: Pat
     assert os.listdir(layer) == ["fifo"]
     assert stat.S_IFMT(os.lstat(layer / "fifo").st_mode) == stat.S_IFIFO
     assert imported.warnings == ("left out 3 device nodes",)
+
+
+@pytest.mark.control("A5")
+def test_the_same_device_of_tarfiles_opens(tar: Any, tmp_path: Path, lacks: Callable[[str], None]) -> None:
+    """The attack is real: unpacked by root, a layer's node is the host's device (the negative control)."""
+    if os.geteuid() != 0:
+        lacks("root, who alone makes devices")
+    _extract(tar().add("zero", tarfile.CHRTYPE, devmajor=1, devminor=5, mode=0o666).bytes(), tmp_path / "inner")
+    with open(tmp_path / "inner/zero", "rb") as device:
+        assert device.read(8) == bytes(8)
 
 
 @pytest.mark.attack("A4")

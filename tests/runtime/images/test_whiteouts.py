@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from dayfly.jobs.errors import ImageError
+from dayfly.runtime.images import attributes
 from dayfly.runtime.images.image import Image
+from dayfly.runtime.images.places import Places
 
 ImportLayers = Callable[..., Image]
 Merged = Callable[[Image], Path]
@@ -100,6 +102,47 @@ def test_a_whiteout_through_a_symlink_stays_inside(
     assert not (top / "etc/a").exists()
     assert (top / "lib").is_symlink()
     assert Path("/etc/hostname").exists()
+
+
+@pytest.mark.attack("A3")
+@pytest.mark.control("A3")
+def test_what_a_whiteout_leaves_lands_outside_only_if_links_are_followed(
+    tar: Any, import_layers: ImportLayers, tmp_path: Path
+) -> None:
+    """The same archive, and again with its directories opened as a path is: then the host has the mark."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    lower = tar().directory("way").file("way/victim").bytes()
+
+    def upper(name: str) -> bytes:  # another one each time, else the store has it unpacked already
+        return bytes(tar().symlink("way", str(outside)).file("way/.wh.victim", b"").file(name).bytes())
+
+    def follow(places: Places, parts: tuple[bytes, ...]) -> tuple[int, tuple[bytes, ...]]:
+        return os.open(b"/".join(parts) or b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=places._root), parts
+
+    import_layers(lower, upper("first"))
+    assert os.listdir(outside) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Places, "directory", follow)
+        import_layers(lower, upper("second"))
+    assert os.listdir(outside) == ["victim"]
+
+
+@pytest.mark.attack("A4")
+@pytest.mark.control("A4")
+def test_an_opaque_mark_as_an_attribute_hides_only_if_it_is_kept(
+    tar: Any, base: bytes, import_layers: ImportLayers, merged: Merged
+) -> None:
+    """The same archive, and again with every attribute taken over: then overlay obeys the layer's own mark."""
+
+    def evil(name: str) -> bytes:  # another one each time, else the store has it unpacked already
+        mark = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
+        return bytes(tar().directory("etc", pax_headers=mark).file(name).bytes())
+
+    assert set(os.listdir(merged(import_layers(base, evil("first"))) / "etc")) == {"a", "b"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attributes, "is_wanted", lambda name, value: True)
+        assert os.listdir(merged(import_layers(base, evil("second"))) / "etc") == []
 
 
 @pytest.mark.attack("A3")
