@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from dayfly.jobs import field_types as types
-from dayfly.jobs import short_forms
+from dayfly.jobs import ports, short_forms
 from dayfly.jobs.field_types import OrShort
 from dayfly.jobs.names import service_name_of, shown
 from dayfly.jobs.parts import Strict
@@ -20,6 +20,7 @@ from dayfly.jobs.spec import DEFAULT_IMAGE
 from dayfly.jobs.text_fields import TEXT, Env, Words
 
 _MOST_SERVICES = 16
+_MOST_PORTS = 64
 
 
 class ReadyModel(Strict):
@@ -52,6 +53,26 @@ class ServiceLimitsModel(Strict):
         return ServiceLimits(self.cpus, self.memory, self.pids, self.shm)
 
 
+Port = Annotated[int, Field(ge=1, le=ports.LAST)]
+
+
+class PortModel(Strict):
+    host: Port = Field(description="Port of the worker's host, which its operator must have allowed.")
+    port: Port = Field(description="Port in the job's network that it leads to.")
+    protocol: Annotated[str, WithJsonSchema({"enum": list(ports.PROTOCOLS)})] = Field(
+        default="tcp", description="tcp or udp."
+    )
+
+    @model_validator(mode="after")
+    def _has_known_protocol(self) -> PortModel:
+        if self.protocol not in ports.PROTOCOLS:
+            raise ValueError(f"protocol must be {' or '.join(ports.PROTOCOLS)}, got {shown(self.protocol)}")
+        return self
+
+    def value(self) -> ports.PublishedPort:
+        return ports.PublishedPort(self.host, self.port, self.protocol)
+
+
 class ServiceModel(Strict):
     image: types.Image = Field(description="As the job's image.")
     name: types.ServiceName | None = Field(
@@ -71,6 +92,11 @@ class ServiceModel(Strict):
     limits: Annotated[ServiceLimitsModel, BeforeValidator(short_forms.settings), OrShort(TEXT)] = Field(
         default=ServiceLimitsModel(), description="What it may use of what the job has."
     )
+    ports: Annotated[
+        list[Annotated[PortModel, BeforeValidator(short_forms.port), OrShort(TEXT, {"type": "integer"})]],
+        Field(max_length=_MOST_PORTS),
+        BeforeValidator(short_forms.one_or_many),
+    ] = Field(default=[], description="Ports of the worker's host that lead to it, 8080:80; needs network: bridge.")
     stop_signal: types.Signal | None = Field(
         default=None, description="Signal that asks it to stop. Default: the image's."
     )
@@ -98,6 +124,7 @@ class ServiceModel(Strict):
             ready=None if self.ready is None else self.ready.value(),
             ready_timeout_seconds=self.ready_timeout,
             limits=self.limits.value(),
+            ports=tuple(port.value() for port in self.ports),
             stop_signal=self.stop_signal,
             stop_grace_seconds=self.stop_grace,
         )
@@ -113,10 +140,19 @@ def _with_own_names(services: list[ServiceModel]) -> list[ServiceModel]:
     return services
 
 
+def _with_own_ports(services: list[ServiceModel]) -> list[ServiceModel]:
+    published = [f"{port.host}/{port.protocol}" for each in services for port in each.ports]
+    twice = next((each for number, each in enumerate(published) if each in published[:number]), None)
+    if twice is not None:
+        raise ValueError(f"must not publish the port {twice} of the host twice")
+    return services
+
+
 Services = Annotated[
     list[Annotated[ServiceModel, BeforeValidator(short_forms.named("image")), OrShort(TEXT)]],
     Field(max_length=_MOST_SERVICES),
     AfterValidator(_with_own_names),
+    AfterValidator(_with_own_ports),
     BeforeValidator(short_forms.one_or_many),
     OrShort(TEXT),
 ]

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from dayfly.jobs.frozen import FrozenMap
+from dayfly.jobs.ports import PublishedPort
 from dayfly.jobs.signals import signal_name
 
 DEFAULT_READY_TIMEOUT_SECONDS = 60.0
@@ -65,6 +66,7 @@ class Service:
     ready: Ready | None = None
     ready_timeout_seconds: float | None = None
     limits: ServiceLimits = ServiceLimits()
+    ports: tuple[PublishedPort, ...] = ()
     stop_signal: int | None = None
     stop_grace_seconds: float | None = None
 
@@ -84,6 +86,7 @@ class Service:
             "ready": None if self.ready is None else _ready_document(self.ready),
             "ready_timeout": self.ready_timeout_seconds,
             "limits": _limits_document(self.limits) or None,
+            "ports": [port.to_document() for port in self.ports] or None,
             "stop_signal": None if self.stop_signal is None else _signal_document(self.stop_signal),
             "stop_grace": self.stop_grace_seconds,
         }

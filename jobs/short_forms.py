@@ -129,6 +129,15 @@ def ready(value: Any) -> Any:
     return {kind: _scalar(what.strip()) if kind == "tcp" else what}
 
 
+def port(value: Any) -> Any:
+    """`8080:80/udp` for `{host: 8080, port: 80, protocol: udp}`; `5432` leads to the same number, by tcp."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        return value
+    numbers, _, protocol = str(value).partition("/")
+    host, _, inner = numbers.partition(":")
+    return {"host": _scalar(host), "port": _scalar(inner or host), "protocol": protocol or "tcp"}
+
+
 def named(field: str) -> Any:
     """For a field whose short form is the value of its main key: `field(3)` for `{max: 3}`."""
     return lambda value: value if isinstance(value, dict) else {field: value}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dayfly.jobs.ports import PublishedPort
 from dayfly.runtime.shape import ContainerPlan, fields_of
 
 VERSION = 1
@@ -46,6 +47,7 @@ class ServicePlan:
     log_limit_bytes: int
     image_ref: str
     image_digest: str | None = None
+    ports: tuple[PublishedPort, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class Record:
 
 
 def _service(fields: dict[str, Any]) -> ServicePlan:
-    return ServicePlan(**{**fields, "container": ContainerPlan.from_json(fields["container"])})
+    ports = tuple(PublishedPort(**port) for port in fields.pop("ports", ()))
+    return ServicePlan(**{**fields, "container": ContainerPlan.from_json(fields["container"]), "ports": ports})
 
 
 def _rules(fields: dict[str, Any]) -> ArtifactRules:

@@ -7,8 +7,10 @@ import posixpath
 from collections.abc import Sequence
 
 from dayfly.jobs.errors import SpecError
+from dayfly.jobs.ports import is_port_within
 from dayfly.jobs.services import DEFAULT_READY_TIMEOUT_SECONDS, Service
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
+from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import ContainerPlan, Process, Quotas, Shape
 from dayfly.worker.image_program import argv_of, stop_signal_of
@@ -37,6 +39,7 @@ def plan_services(
         container = ContainerPlan(
             shape=shape, process=_process(service, path, image), neighbours=names, ready=service.ready
         )
+        _check_ports(service, path, job, settings)
         plans.append(_plan(service, container, image, settings.log_limit_bytes // _LOG_SHARE))
     return tuple(plans)
 
@@ -52,7 +55,19 @@ def _plan(service: Service, container: ContainerPlan, image: Image, log_limit_by
         log_limit_bytes=log_limit_bytes,
         image_ref=service.image,
         image_digest=image.digest,
+        ports=service.ports,
     )
+
+
+def _check_ports(service: Service, path: str, job: Shape, settings: WorkerSettings) -> None:
+    for number, port in enumerate(service.ports):
+        where = f"{path}.ports[{number}]"
+        if job.bridge is None:
+            raise SpecError(where, "needs network: bridge")
+        if own_id_map() is not None:
+            raise SpecError(where, "this worker is not root, and the host's ports are not its to give")
+        if not is_port_within(port.host_port, settings.allow.ports):
+            raise SpecError(where, f"the operator of this worker does not allow {port.host_port} ([allow] ports)")
 
 
 def _quotas(service: Service, path: str, job: Quotas, hierarchy: Hierarchy) -> Quotas:

@@ -23,6 +23,7 @@ from dayfly.worker.running_service import RunningService
 from dayfly.worker.stop_requests import StopRequests
 
 if TYPE_CHECKING:
+    from dayfly.runtime.network.wire import Wire
     from dayfly.worker.masking import Masker
 
 NOT_READY = "service_not_ready"
@@ -50,6 +51,7 @@ class Services:
         self._by_fd: dict[int, RunningService] = {}
         self._poll = select.poll()
         self._parts = ExitStack()
+        self._wire: Wire | None = None
 
     def __enter__(self) -> "Services":
         return self
@@ -60,6 +62,7 @@ class Services:
     def prepare(self, host: Host, container: Container) -> None:
         """Make all of their containers beside the job's, which was not started yet. Raises HostError."""
         container.divide()
+        self._wire = container.wire
         for plan in self._record.services:
             sibling = Sibling.prepare(host, container, plan.container.shape, plan.name)
             self._parts.callback(sibling.discard)
@@ -67,6 +70,9 @@ class Services:
 
     def begin(self) -> Hindrance | None:
         """Start all of them, and wait until each serves. None: so it is. Raises HostError."""
+        failure = self._publish()
+        if failure is not None:
+            return Hindrance(NOT_READY, failure)
         self.attach(select.poll())
         self._poll.register(self._stops.fd, select.POLLIN)
         for service in self._services:
@@ -126,6 +132,14 @@ class Services:
                 yield f"{name} {service.ending} before the job had ended{service.last_words()}"
             elif summary.oom_events:
                 yield f"the kernel killed processes of {name} for memory, yet it went on"
+
+    def _publish(self) -> str | None:
+        """Most jobs publish nothing, and need none of it."""
+        if self._wire is None or not any(plan.ports for plan in self._record.services):
+            return None
+        from dayfly.worker.publishing import publish
+
+        return publish(self._record.services, self._wire, self._parts)
 
     def _end_all(self) -> None:
         """Kill all, wait for all, then read what they left: none may write to what another one has left."""

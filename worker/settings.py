@@ -47,7 +47,8 @@ class JobDefaults:
 @dataclass(frozen=True)
 class Allowed:
     """What the operator lets jobs reach of the host. `mounts` and `dirs` are path prefixes, `devices` globs, `cap_add`
-    names of capabilities; `None` = any. `network`: ranges that a job may ask for beside those that every job reaches.
+    names of capabilities; `None` = any. `network`: ranges that a job may ask for beside those that every job reaches;
+    `ports`: of the host, that services may publish ("8000-8999").
     """
 
     mounts: tuple[Path, ...] | None = ()
@@ -58,6 +59,7 @@ class Allowed:
     seccomp_unconfined: bool = False
     privileged: bool = False
     devices: tuple[str, ...] | None = ()
+    ports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

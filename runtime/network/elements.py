@@ -23,7 +23,7 @@ _GETSETELEM = 10 << 8 | 13  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM
 _INET = 1  # NFPROTO_INET
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
 _LIST_ELEM = 1
-_KEY, _EXPRESSION, _KEY_END, _EXPRESSIONS = 1, 7, 10, 11  # NFTA_SET_ELEM_*
+_KEY, _TARGET, _EXPRESSION, _KEY_END, _EXPRESSIONS = 1, 2, 7, 10, 11  # NFTA_SET_ELEM_*
 _DATA_VALUE, _EXPRESSION_NAME, _EXPRESSION_DATA, _COUNTER_PACKETS = 1, 1, 2, 2
 
 
@@ -68,6 +68,13 @@ class Sets:
                 if key.startswith(address):
                     first, last = (socket.inet_ntop(family, each[len(address) :]) for each in (key, end))
                     yield first, last, _packets(element)
+
+    def mapped(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        """Of a map each key and what it leads to, in the kernel's own form. Raises OSError."""
+        for body in self._netfilter.ask(_GETSETELEM, _INET, (self._table, _named(name)), NLM_F_DUMP):
+            for element in _elements(body):
+                key, target = (attributes_of(element.get(kind, b"")).get(_DATA_VALUE, b"") for kind in (_KEY, _TARGET))
+                yield key, target
 
 
 def packed(address: str) -> bytes:

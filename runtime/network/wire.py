@@ -40,7 +40,7 @@ class Wire:
     ) -> None:
         self.address4 = address4
         self.address6 = address6
-        self._table = table
+        self.table = table
         self._index = index
         self._requests = requests
         self._netfilter = netfilter
@@ -62,9 +62,14 @@ class Wire:
             raise HostError(answer["step"], answer["path"], answer["errno"], answer["remedy"], reason=answer["reason"])
         return cls(**answer, index=index, requests=requests, netfilter=netfilter)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The job's."""
+        return (self.address4, *([self.address6] if self.address6 else []))
+
     def refused(self) -> Refused | None:
         """What the policy refused until now. Raises OSError."""
-        refused = read_refused(self._table, self.address4, self.address6, self._netfilter)
+        refused = read_refused(self.table, self.address4, self.address6, self._netfilter)
         self._has_refused = refused is not None
         return refused
 

@@ -30,6 +30,7 @@ class Kind(Enum):
     CAPABILITIES = "capabilities"
     LABELS = "labels"
     RANGES = "ranges"
+    PORTS = "ports"
     SUBNET4 = "subnet4"
     SUBNET6 = "subnet6"
     ADDRESSES = "addresses"
@@ -102,6 +103,7 @@ KEYS: Mapping[str, Key] = {
         Key("allow.seccomp_unconfined", Kind.SWITCH, False, "may a job be without the filter of system calls?"),
         Key("allow.privileged", Kind.SWITCH, False, "may a job be privileged?"),
         Key("allow.devices", Kind.TEXTS, [], "devices that a job may have, as globs: /dev/kvm, /dev/dri/*"),
+        Key("allow.ports", Kind.PORTS, [], "ports of this host that a job's services may publish: 8080, 8000-8999"),
         Key("runtime.oci", Kind.TEXT, None, "OCI runtime that starts jobs: runc, crun, a path; unset: Dayfly itself"),
         Key("allow.network", Kind.RANGES, [], "ranges that a job may ask for beside [network] egress"),
         Key("network.bridge", Kind.SWITCH, True, "may jobs have a bridge, where this host can give one?"),
@@ -157,6 +159,7 @@ _TYPES: Mapping[Kind, dict[str, object]] = {
     Kind.TEXTS: {"type": "array", "items": {"type": "string", "minLength": 1}},
     Kind.CAPABILITIES: {"type": "array", "items": {"type": "string", "minLength": 1}},
     Kind.RANGES: {"type": "array", "items": {"type": "string", "examples": [INTERNET, "10.1.0.0/16"]}},
+    Kind.PORTS: {"type": "array", "items": {"type": "string", "examples": ["8080", "8000-8999"]}},
     Kind.SUBNET4: {"type": "string", "examples": ["10.64.0.0/20"]},
     Kind.SUBNET6: {"type": "string", "examples": ["fd00:1:2:3::/64"]},
     Kind.ADDRESSES: {"type": "array", "items": {"type": "string", "examples": ["192.168.0.1"]}},

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from dayfly.config_keys import Key, Kind
+from dayfly.jobs.ports import check_port_range
 from dayfly.jobs.privileges import check_capability
 from dayfly.jobs.ranges import check_addresses, check_range
 from dayfly.jobs.units import format_duration, format_size, parse_duration, parse_size
@@ -101,6 +102,10 @@ def _ranges(raw: object) -> tuple[str, ...]:
     return tuple(check_range(each) for each in _texts(raw))
 
 
+def _ports(raw: object) -> tuple[str, ...]:
+    return tuple(check_port_range(each) for each in _texts(raw))
+
+
 def _subnet4(raw: object) -> str:
     return _subnet(raw, version=4, smallest_prefix=29)
 
@@ -140,6 +145,7 @@ _PARSERS: Mapping[Kind, Callable[[object], object]] = {
     Kind.CAPABILITIES: _capabilities,
     Kind.LABELS: _labels,
     Kind.RANGES: _ranges,
+    Kind.PORTS: _ports,
     Kind.SUBNET4: _subnet4,
     Kind.SUBNET6: _subnet6,
     Kind.ADDRESSES: _addresses,

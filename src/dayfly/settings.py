@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dayfly.config import Settings, home_directory, store_directory
+from dayfly.jobs.ports import LAST
 from dayfly.jobs.privileges import ALL
 from dayfly.jobs.ranges import INTERNET
 from dayfly.jobs.spec import DEFAULT_ARTIFACTS_WHEN, DEFAULT_RETRY, ArtifactsWhen
@@ -46,6 +47,7 @@ _ANYTHING = Allowed(
     seccomp_unconfined=True,
     privileged=True,
     devices=None,
+    ports=(f"1-{LAST}",),
 )
 
 
@@ -76,6 +78,7 @@ def _allowed(settings: Settings) -> Allowed:
         seccomp_unconfined=settings.is_on("allow.seccomp_unconfined"),
         privileged=settings.is_on("allow.privileged"),
         devices=settings.texts("allow.devices"),
+        ports=settings.texts("allow.ports"),
     )
 
 

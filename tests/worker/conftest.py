@@ -38,8 +38,8 @@ from pathlib import Path
 from dayfly.worker.agent import serve
 from dayfly.worker.settings import Allowed, Networking, WorkerSettings
 from dayfly.worker.stopping import signals
-fields = pickle.loads({fields!r})
-settings = WorkerSettings(home=Path({home!r}), url={url!r}, name="w", allow=Allowed(None, None, True), **fields)
+fields = {{"allow": Allowed(None, None, True), **pickle.loads({fields!r})}}
+settings = WorkerSettings(home=Path({home!r}), url={url!r}, name="w", **fields)
 with signals() as told:
     is_idle = serve(settings, told)
 sys.exit(7 if is_idle else 0)

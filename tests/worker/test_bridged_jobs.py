@@ -13,7 +13,7 @@ import pytest
 from network_world import INTERNET4, METADATA4, PORT, PRIVATE4, RESOLVER, World, nft_tables
 
 from dayfly.jobs.verdict import explain, summary
-from dayfly.worker.settings import Networking
+from dayfly.worker.settings import Allowed, Networking
 
 pytestmark = pytest.mark.kernel
 
@@ -165,3 +165,48 @@ def test_a_bridge_that_fails_holds_no_other_job_up(bridged: Any, queue: Any, hom
         assert len(outcomes) < 20, (killed, outcomes)
         outcomes.append(queue.result(queue.submit(**_connect(INTERNET4))).outcome)
     assert queue.result(queue.submit(command=["true"])).is_success
+
+
+_SERVER = """
+import socket
+listener = socket.create_server(("", 5432), family=socket.AF_INET6, dualstack_ipv6=True)
+while True:
+    listener.accept()[0].send(b"served")
+"""
+
+
+def _publishing(port: int, **fields: Any) -> dict[str, Any]:
+    service = {"image": "host", "name": "db", "command": ["python3", "-c", _SERVER], "ports": f"{port}:5432"}
+    service["ready"] = "tcp:5432"
+    return {"command": ["sleep", "1000"], "network": "bridge", "services": [service], **fields}
+
+
+def test_a_published_port_leads_to_a_service_while_its_job_runs(bridged: Any, queue: Any, world: World) -> None:
+    """From beyond the host, by both protocols; nobody listens there before or after."""
+    bridged.fields["allow"] = Allowed(ports=("18000-18010",))
+    bridged.start()
+    job = queue.submit(**_publishing(18008))
+    queue.await_state(job, "running")
+    for address in ("192.0.2.2", "fd77::2"):
+        assert world.fetch(address, 18008) == "served"
+    queue.producer.cancel(job)
+    assert queue.result(job).outcome == "cancelled"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("192.0.2.2", 18008), 10)
+    bridged.stop()
+
+
+def test_a_port_that_is_not_a_jobs_to_publish_is_refused(bridged: Any, queue: Any) -> None:
+    """One that the operator has not allowed, one without a bridge; one that another program has is told."""
+    bridged.fields["allow"] = Allowed(ports=("18000-18010",))
+    bridged.start()
+    for fields, why in (
+        (_publishing(22), r"services[0].ports[0]: the operator of this worker does not allow 22 ([allow] ports)"),
+        (_publishing(18001, network="none"), "services[0].ports[0]: needs network: bridge"),
+    ):
+        result = queue.result(queue.submit(**fields))
+        assert (result.outcome, why in result.message) == ("rejected", True), result.message
+    with socket.create_server(("", 18002)):
+        result = queue.result(queue.submit(**_publishing(18002)))
+    assert (result.outcome, result.reason) == ("failed", "service_not_ready")
+    assert "cannot publish the port 18002:5432/tcp: Address already in use" in result.message

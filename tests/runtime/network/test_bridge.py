@@ -7,7 +7,7 @@ import select
 import socket
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ import pytest
 from network_world import INTERNET4, INTERNET6, METADATA4, PORT, PRIVATE4, RESOLVER, TAG, World, nft_tables
 
 from dayfly.jobs.errors import HostError
+from dayfly.jobs.ports import PublishedPort
 from dayfly.runtime.idrange import HeldPlace, IdRange
-from dayfly.runtime.network import published
+from dayfly.runtime.network import nft
 from dayfly.runtime.network.bridge import Bridge, take_down
+from dayfly.runtime.network.job_elements import Place, removal_of
+from dayfly.runtime.network.published import leading_to, published
 from dayfly.runtime.network.refused import Refused
 from dayfly.runtime.network.settings import NetworkSettings
+from dayfly.runtime.network.wire import Wire
 from dayfly.runtime.shape import BridgeUse
 
 pytestmark = pytest.mark.kernel
@@ -191,23 +195,55 @@ def test_a_published_port_leads_to_the_job(running: Running, world: World) -> No
     """A port of the host leads to one of the job, from the host itself and from beyond, until it is withdrawn."""
     program = """
 import socket
-listener = socket.create_server(("", 5432))
+listener = socket.create_server(("", 5432), family=socket.AF_INET6, dualstack_ipv6=True)
 print("listens", flush=True)
 while True:
     listener.accept()[0].send(b"served")
 """
+    port = PublishedPort(15432, 5432)
     with running("python3", "-c", program) as container:
         assert os.read(container.init.stdout, 16) == b"listens\n"
-        assert container.wire is not None
-        port = published.Port("tcp", 15432, container.wire.address4, 5432)
-        published.publish(f"dayfly-{TAG}", port)
-        with pytest.raises(HostError, match="exists"):
-            published.publish(f"dayfly-{TAG}", replace(port, port=1))
-        assert _served("192.0.2.2") == b"served"
-        assert world.fetch("192.0.2.2", 15432) == "served"
-        published.withdraw(f"dayfly-{TAG}", port)
+        wire = container.wire
+        assert wire is not None
+        with published(wire.table, wire.addresses, port):
+            with pytest.raises(HostError, match=r"15432:5432/tcp: Address already in use"), _published(wire, port):
+                pass
+            assert _served("192.0.2.2") == b"served"
+            assert world.fetch("192.0.2.2", 15432) == "served"
+            assert world.fetch("fd77::2", 15432) == "served"
         with pytest.raises(ConnectionRefusedError):
             _served("192.0.2.2")
+
+
+@pytest.mark.host_root("the host's ports are not its to give")
+def test_what_a_killed_job_had_published_leads_to_no_other(run: Run, running: Running, in_child: Any) -> None:
+    """The map's entry is gone with the next job of its place, and in nobody's way who publishes the port."""
+    port = PublishedPort(15432, 5432)
+    with running("sleep", "100") as container:
+        wire = container.wire
+        assert wire is not None
+
+        kept = []
+
+        def publish_and_die() -> str:
+            kept.append(published(wire.table, wire.addresses, port))
+            kept[0].__enter__()
+            return "published"
+
+        assert in_child(publish_and_die) == "published"
+        assert [each.host_port for each in leading_to(wire.table, wire.address4)] == [15432]
+        with published(wire.table, wire.addresses, port):
+            pass
+        assert list(leading_to(wire.table, wire.address4)) == []
+        assert in_child(publish_and_die) == "published"
+    place = Place(wire.table, wire.address4, wire.address6)
+    assert removal_of(place).count("15432") == 2
+    nft.apply(removal_of(place))
+    assert removal_of(place) == ""
+
+
+def _published(wire: Wire, port: PublishedPort) -> AbstractContextManager[None]:
+    return published(wire.table, wire.addresses, port)
 
 
 def _served(address: str) -> bytes:
