@@ -4,7 +4,7 @@
 # snapshot. The clone and the interpreter travel on a second disk and appear in the guest at their own paths.
 
 cache=${DAYFLY_GUEST_CACHE:-/var/cache/dayfly-guest}
-packages=systemd-sysv,udev,dbus,kmod,iproute2,e2fsprogs,uidmap,gcc,libc6-dev,python3,python3-venv,ca-certificates
+packages=systemd-sysv,udev,dbus,kmod,iproute2,e2fsprogs,uidmap,runc,crun,gcc,libc6-dev,python3,python3-venv,ca-certificates
 
 prepare() {
     local tool
