@@ -31,10 +31,9 @@ class PublishedPort:
 
 def check_port_range(text: str) -> str:
     """`8080` or `8000-8999`. Raises ValueError."""
-    first, _, last = text.partition("-")
-    bounds = [
-        int(each) if each.isascii() and each.isdecimal() and len(each) < 6 else 0 for each in (first, last or first)
-    ]
+    first, dash, last = text.partition("-")
+    ends = (first, last if dash else first)
+    bounds = [int(each) if each.isascii() and each.isdecimal() and len(each) < 6 else 0 for each in ends]
     if not 1 <= bounds[0] <= bounds[1] <= LAST:
         raise ValueError(f"must be a port such as 8080, or a range such as 8000-8999, got {text!r}")
     return text

@@ -133,9 +133,13 @@ def port(value: Any) -> Any:
     """`8080:80/udp` for `{host: 8080, port: 80, protocol: udp}`; `5432` leads to the same number, by tcp."""
     if not isinstance(value, str | int) or isinstance(value, bool):
         return value
-    numbers, _, protocol = str(value).partition("/")
-    host, _, inner = numbers.partition(":")
-    return {"host": _scalar(host), "port": _scalar(inner or host), "protocol": protocol or "tcp"}
+    numbers, slash, protocol = str(value).partition("/")
+    host, colon, inner = numbers.partition(":")
+    return {
+        "host": _scalar(host),
+        "port": _scalar(inner if colon else host),
+        "protocol": protocol if slash else "tcp",
+    }
 
 
 def named(field: str) -> Any:

@@ -224,7 +224,7 @@ def _take_ids(host: Host, shape: Shape, parts: ExitStack) -> tuple[IdMap, int]:
 def _attach(host: Host, shape: Shape, place: int, init: InitProcess, parts: ExitStack) -> Wire | None:
     if shape.bridge is None:
         return None
-    wire = Wire.attach(host.network_requests, place, shape.bridge, init.pid)
+    wire = Wire.attach(host.home, host.network_requests, place, shape.bridge, init.pid)
     parts.callback(wire.close)
     return wire
 

@@ -4,9 +4,10 @@ Nothing here costs a worker whose jobs want none: the host is asked when the fir
 """
 
 import contextlib
-import functools
+import math
 import os
 import socket
+import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +25,7 @@ from dayfly.worker.places import Places
 from dayfly.worker.settings import WorkerSettings
 
 _REDIS_PORT = 6379
+_ASK_AGAIN_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -33,6 +35,8 @@ class Bridging:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
+        self._why_not: str | None = None
+        self._asked_again_at = -math.inf
 
     def mode(self, spec: JobSpec) -> Network:
         """What the job gets: AUTO is a bridge where there is one, else nothing. Raises SpecError."""
@@ -58,9 +62,17 @@ class Bridging:
         """Why a job that would have had a bridge has none."""
         return self.why_not if spec.network.mode is Network.AUTO else None
 
-    @functools.cached_property
+    @property
     def why_not(self) -> str | None:
-        """Why this worker has no bridge; None when it has. What its own process needs to know is written down."""
+        """Why this worker has no bridge; None when it has. A no is asked about again after a minute: a host may be on
+        its way up."""
+        if time.monotonic() >= self._asked_again_at:
+            self._why_not = self._find_out()
+            self._asked_again_at = math.inf if self._why_not is None else time.monotonic() + _ASK_AGAIN_SECONDS
+        return self._why_not
+
+    def _find_out(self) -> str | None:
+        """What the network's own process needs to know is written down."""
         if not self._settings.network.bridge:
             return "its operator has switched it off ([network] bridge)"
         from dayfly.runtime.network.possible import why_not  # nft and ipaddress: for who has such jobs only

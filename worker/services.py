@@ -51,13 +51,15 @@ class Services:
         self._by_fd: dict[int, RunningService] = {}
         self._poll = select.poll()
         self._parts = ExitStack()
+        self._ports = ExitStack()
         self._wire: Wire | None = None
 
     def __enter__(self) -> "Services":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._parts.close()
+        with self._parts:
+            self._ports.close()
 
     def prepare(self, host: Host, container: Container) -> None:
         """Make all of their containers beside the job's, which was not started yet. Raises HostError."""
@@ -115,6 +117,7 @@ class Services:
                 break  # what it says is for the job's end to hear (ending.py)
             self.hear(fds)
         self._end_all()
+        self._ports.close()  # before the job's end is told: its next attempt may want them
 
     def summaries(self) -> tuple[ServiceExit, ...]:
         """How each went, in the document's order; after `stop`. Those that were not even prepared are left out."""
@@ -139,7 +142,7 @@ class Services:
             return None
         from dayfly.worker.publishing import publish
 
-        return publish(self._record.services, self._wire, self._parts)
+        return publish(self._record.services, self._wire, self._ports)
 
     def _end_all(self) -> None:
         """Kill all, wait for all, then read what they left: none may write to what another one has left."""

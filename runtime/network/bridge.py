@@ -12,13 +12,15 @@ import os
 import socket
 
 from dayfly.jobs.errors import HostError
-from dayfly.runtime.network import forwarding, nft, resolvers
+from dayfly.runtime.network import forwarding, kept_elements, nft, resolvers
 from dayfly.runtime.network.addresses import Addresses, find_addresses
+from dayfly.runtime.network.elements import packed
 from dayfly.runtime.network.job_elements import Place, own_list, removal_of
 from dayfly.runtime.network.links import Plug, links
 from dayfly.runtime.network.names import bridge_name, table_name
 from dayfly.runtime.network.outer_host import OuterHost
 from dayfly.runtime.network.places import Places
+from dayfly.runtime.network.published import entries
 from dayfly.runtime.network.routes import uplinks
 from dayfly.runtime.network.ruleset import Policy, removal, ruleset
 from dayfly.runtime.network.settings import NetworkSettings
@@ -46,7 +48,7 @@ class Bridge:
 
     def up(self) -> Addresses:
         """Raises HostError."""
-        self._stamp = self._stamp_of_host()
+        stamp = self._stamp_of_host()
         self._has_ipv6 = forwarding.has_ipv6()
         addresses = find_addresses(self._settings, self._outer.ranges4() if self._outer else ())
         with links() as found:
@@ -54,10 +56,10 @@ class Bridge:
         ways = uplinks()
         policy = self._policy(addresses, ways)
         self._write_sysctls(policy)
-        nft.apply(ruleset(policy))
+        nft.apply(ruleset(policy) + self._elements_of_jobs(addresses))
         forwarding.open_links(addresses.bridge, ways)
         self._write_names(policy)
-        self._addresses = addresses
+        self._addresses, self._stamp = addresses, stamp  # only what is done counts: mend() tries again
         return addresses
 
     def plug(self, plug: Plug, allow: tuple[str, ...] | None, netns_fd: int) -> Place:
@@ -69,10 +71,13 @@ class Bridge:
         place = self._place(addresses, plug.index)
         with links() as found:
             found.remove(addresses.port(plug.index))
+            if _forget(place):
+                self._places.soil(plug.index)  # a port that led there may have made connections until now
             self._places.take(plug.index, addresses)
-            _forget(place)
+            kept_elements.drop(self._home, plug.index, kept_elements.LIST, kept_elements.PORTS)
             script = own_list(place, allow) if allow is not None else ""
             if script:
+                kept_elements.keep(self._home, plug.index, kept_elements.LIST, script)
                 nft.apply(script)
             found.plug(addresses, plug, netns_fd, self._has_ipv6)
         return place
@@ -89,6 +94,23 @@ class Bridge:
         """
         if self._is_up() and (self._stamp != self._stamp_of_host() or not has_tables(table_name(self._settings.tag))):
             self.up()
+
+    def sweep(self) -> None:
+        """Take out the ports that lead to a place without a link: their job was killed. Raises HostError, OSError."""
+        if self._addresses is None:
+            return
+        table, alive = self._addresses.table, self._places_with_link(self._addresses)
+        dead = [each for each in entries(table) if self._addresses.index_of(packed(each.address)) not in alive]
+        if dead:
+            nft.apply("".join(f"delete {each.text(table)}" for each in dead))
+
+    def _elements_of_jobs(self, addresses: Addresses) -> str:
+        """What a policy that was flushed has to have again; nothing that it has already is in anybody's way."""
+        return kept_elements.of_places(self._home, self._places_with_link(addresses))
+
+    def _places_with_link(self, addresses: Addresses) -> set[int]:
+        names = {name for _, name in socket.if_nameindex()}
+        return {index for index in range(addresses.capacity) if addresses.port(index) in names}
 
     def _current(self) -> Addresses:
         """The bridge as it is; brought up when it is not there, or what it was made for has changed."""
@@ -149,14 +171,15 @@ class Bridge:
             os.rename(f"{path}.new", path)
 
 
-def _forget(place: Place) -> None:
-    """The counters of the last job of this place, and its own list."""
+def _forget(place: Place) -> bool:
+    """The counters of the last job of this place, its own list, its ports; whether there was anything."""
     try:
         script = removal_of(place)
     except OSError as error:
         raise HostError("forget what was refused to the last job of", place.address4, error.errno) from error
     if script:
         nft.apply(script)
+    return bool(script)
 
 
 def take_down(tag: str) -> bool:

@@ -6,7 +6,7 @@ from ipaddress import collapse_addresses
 
 from dayfly.jobs.ranges import INTERNET
 from dayfly.runtime.network.elements import Sets, packed
-from dayfly.runtime.network.published import leading_to
+from dayfly.runtime.network.published import entries
 from dayfly.runtime.network.ranges import of_version
 
 _BY_ADDRESS = ("sources", "bursts", "own", "keeps_internet")  # the kernel itself drops those of `connections`
@@ -42,7 +42,8 @@ def removal_of(place: Place) -> str:
     """Commands that take out every element of this place, "" when there is none. Raises OSError."""
     with Sets(place.table) as sets:
         lines = [line for version, address in place.by_version for line in _elements(sets, place, version, address)]
-    ports = [each.text(place.table) for _, address in place.by_version for each in leading_to(place.table, address)]
+    own = {address for _, address in place.by_version}
+    ports = [each.text(place.table) for each in entries(place.table) if each.address in own]
     return "".join(
         [*(f"delete element inet {place.table} {line}\n" for line in lines), *(f"delete {each}" for each in ports)]
     )

@@ -4,6 +4,7 @@ Keepers read the counters of their job at its end, in its way; pyroute2 would ta
 """
 
 import os
+import random
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -49,7 +50,7 @@ class Netfilter:
     def __init__(self, own: socket.socket | None = None) -> None:
         self._socket = own.dup() if own else socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SECONDS)
-        self._sequence = 0
+        self._sequence = random.getrandbits(24)  # a late answer to an earlier conversation is none of this one
 
     def __enter__(self) -> "Netfilter":
         return self

@@ -31,6 +31,10 @@ class Places:
             self._clean_all(addresses)
         self._clean.discard(index)
 
+    def soil(self, index: int) -> None:
+        """Something may have come by since it was cleaned."""
+        self._clean.discard(index)
+
     def _is_latest(self) -> bool:
         with open(self._latest, encoding="ascii") as file:
             return file.read() == str(os.getpid())

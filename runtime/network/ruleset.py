@@ -35,6 +35,7 @@ from dayfly.runtime.network.settings import NetworkSettings
 CONNECTIONS_AT_MOST = 4096
 TARGETS_AT_MOST = 65535
 _ELEMENTS_A_COMMAND = 1024
+_OUTER_PORTS = "61000-61999"  # above those that Linux gives to its own (net.ipv4.ip_local_port_range)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +163,7 @@ def _rules(policy: Policy) -> Iterator[str]:
         "names_back": _names_back(policy),
         "publish": _publish(policy, is_from_outside=True),
         "publish_here": _publish(policy, is_from_outside=False),
-        "masquerade_jobs": (
-            f'ip saddr {policy.addresses.subnet4} oifname != "{bridge}" masquerade',
-            f'ip6 saddr {policy.addresses.subnet6} oifname != "{bridge}" masquerade',
-        ),
+        "masquerade_jobs": _masquerade(policy),
     }
     return _chains("inet", policy.addresses.table, chains, _HOOKS)
 
@@ -258,6 +256,14 @@ def _publish(policy: Policy, is_from_outside: bool) -> tuple[str, ...]:
         f"dnat {ip} to meta l4proto . th dport map @published{version}"
         for version, ip in _IP.items()
     )
+
+
+def _masquerade(policy: Policy) -> tuple[str, ...]:
+    """pasta has a port of the host for each port that it sees a datagram come from: a few, which no job chooses."""
+    beyond = f'oifname != "{policy.addresses.bridge}"'
+    ways = (f"ip saddr {policy.addresses.subnet4} {beyond}", f"ip6 saddr {policy.addresses.subnet6} {beyond}")
+    few = [f"{way} meta l4proto udp masquerade to :{_OUTER_PORTS} fully-random" for way in ways if policy.outer]
+    return (*few, *(f"{way} masquerade" for way in ways))
 
 
 def _chains(family: str, table: str, chains: dict[str, tuple[str, ...]], hooks: dict[str, str]) -> Iterator[str]:

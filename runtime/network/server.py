@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.network.nfnetlink import NETLINK_NETFILTER
-from dayfly.runtime.network.watch import TableWatch
+from dayfly.runtime.network.watch import LinkWatch, TableWatch, Watch
 from dayfly.runtime.title import set_title
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def main(requests_fd: int, home: str) -> None:
     """Serve until nobody is left who could ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_title("dayfly: network")
+    os.set_inheritable(requests_fd, False)  # what we start has no part in it
     server = _Server(home)
     requests = socket.socket(fileno=requests_fd)
     while True:
@@ -47,6 +48,8 @@ def main(requests_fd: int, home: str) -> None:
             if not request:
                 return
             server.serve(json.loads(request), fds)
+            if server.is_hopeless:
+                sys.exit(1)  # the next request starts another one, which may have more luck
 
 
 class _Server:
@@ -56,24 +59,28 @@ class _Server:
         self._outer: OuterHost | None = None
         if own_id_map() is not None:
             self._leave_host()
-        self._tables = TableWatch()
         self._bridge: Bridge | None = None
-        self.watched = [self._tables.fd, *([] if self._outer is None else [self._outer.fd])]
+        self._watches: list[Watch] = [TableWatch(), LinkWatch(), *([] if self._outer is None else [self._outer])]
+        self.watched = [watch.fd for watch in self._watches]
         """Readable when mend() may have something to do."""
 
     def mend(self, ready: list[int]) -> None:
-        """Where the policy is gone, or not about this host's addresses any more, bring it back for jobs that run."""
-        if self._tables.fd in ready:
-            self._tables.clear()
-        elif self._outer is not None and self._outer.fd in ready:
-            self._outer.clear()
-        else:
-            return
+        """Where the policy is gone, or not about this host's addresses any more, bring it back for jobs that run; what
+        jobs that were killed have left in it goes."""
+        told = [watch for watch in self._watches if watch.fd in ready]
         try:
-            if self._bridge is not None:
+            for watch in told:
+                watch.clear()
+            if told and self._bridge is not None:
                 self._bridge.mend()
+                self._bridge.sweep()
         except (HostError, OSError) as error:
             _say(str(error))
+
+    @property
+    def is_hopeless(self) -> bool:
+        """There will be no bridge of this process."""
+        return isinstance(self._uplink, HostError)
 
     def serve(self, request: dict[str, Any], fds: list[int]) -> None:
         """One request: to forget what was refused to a job; or to plug one in, with the fds of wire.py."""
@@ -101,6 +108,8 @@ class _Server:
             self._uplink, self._outer = uplink.enter(self._home)
         except HostError as error:
             self._uplink = error
+        except OSError as error:
+            self._uplink = HostError("enter a network of this user's own", error.filename, error.errno)
 
     def _open_bridge(self) -> Bridge:
         """Imported with a request in hand, so that a host without pyroute2 says so to the job."""
@@ -116,13 +125,13 @@ class _Server:
     def _answer(self, answers_fd: int, answer: dict[str, Any]) -> None:
         with socket.socket(fileno=answers_fd) as answers, ExitStack() as given:
             fds = []
-            if self._outer is not None:
-                netfilter = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-                fds.append(given.enter_context(netfilter).fileno())
             try:
+                if self._outer is not None and "table" in answer:
+                    netfilter = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+                    fds.append(given.enter_context(netfilter).fileno())
                 socket.send_fds(answers, [json.dumps(answer).encode()], fds)
             except OSError as error:  # the keeper has gone; its namespace goes too, and with it the job's end
-                _say(f"a keeper did not wait for its answer: {error.strerror}")
+                _say(f"a keeper did not get its answer: {error.strerror}")
 
 
 def _plug(bridge: Bridge, request: dict[str, Any], netns_fd: int) -> dict[str, Any]:

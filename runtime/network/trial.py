@@ -14,14 +14,15 @@ from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
 from dayfly.runtime.network import nft
 from dayfly.runtime.network.addresses import find_addresses
+from dayfly.runtime.network.outer_host import OuterHost
 from dayfly.runtime.network.resolvers import find_resolvers
 from dayfly.runtime.network.ruleset import Policy, ruleset
 from dayfly.runtime.network.settings import NetworkSettings
 from dayfly.runtime.network.uplink import Uplink
-from dayfly.runtime.network.uplink_program import REMEDY, TUN, UplinkProgram
+from dayfly.runtime.network.uplink_program import REMEDY, RESOLVER, TUN, UplinkProgram
 
 _STEP = "try a bridge of this user's own"
-_SECONDS = 60.0
+_SECONDS = 20.0  # the agent waits for it, and must not be silent for a lease
 _PROGRAM = "import sys; sys.path[:] = {paths!r}; from dayfly.runtime.network.trial import main; main({home!r})"
 
 
@@ -52,12 +53,14 @@ def main(home: str) -> None:
     """In that process: a fault is one JSON object on stdout, and status 1. What it makes is gone with it."""
     try:
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        uplink, settings = Uplink(home), NetworkSettings.load(home)
+        uplink, settings, outer = Uplink(home), NetworkSettings.load(home), OuterHost()
         uplink.make()
         program = uplink.start()
         uplink.enter()
         uplink.await_up(program)
-        nft.apply(ruleset(Policy(find_addresses(settings), settings, find_resolvers(settings.dns))))
+        addresses = find_addresses(settings, outer.ranges4())
+        resolvers = find_resolvers(settings.dns).forwarded_by(RESOLVER)
+        nft.apply(ruleset(Policy(addresses, settings, resolvers, outer=outer.addresses())))
     except (HostError, OSError) as error:
         fault = error if isinstance(error, HostError) else HostError(_STEP, error.filename, error.errno)
         print(json.dumps({name: getattr(fault, name) for name in ("step", "path", "errno", "remedy", "reason")}))

@@ -7,9 +7,10 @@ The namespace belongs to the worker's user namespace, and no job has rights over
 mount namespace and gone with the worker's last process.
 
 Nobody but root could come back from it. So the network's process becomes two: one goes in and serves keepers, the
-other stays outside and starts pasta, again and again if need be, until the first one ends.
+other stays outside and starts pasta, and either of them again when it dies, until nobody is left whom they serve.
 """
 
+import fcntl
 import os
 import select
 import signal
@@ -82,19 +83,69 @@ class Uplink:
                 lines = [line.strip() for line in file if line.strip()]
         except FileNotFoundError:
             lines = []
-        return lines[-1][:200] if lines else f"it made no link within {_UP_SECONDS:.0f} s and said nothing"
+        return lines[-1][:200] if lines else "it made no link, and said nothing"
 
 
 def enter(home: str) -> tuple[Uplink, OuterHost]:
-    """Returns inside, in a child; the process that called stays outside and ends with that child. Raises HostError."""
+    """Returns inside, in a child; the process that called stays outside and ends when nobody needs that child any more.
+
+    Raises HostError, OSError.
+    """
     uplink, outer = Uplink(home), OuterHost()
     uplink.make()
-    server = os.fork()
-    if server:
-        _supervise(uplink, os.pidfd_open(server))
+    supervisor = _Supervisor(uplink, home)
+    while server := os.fork():
+        supervisor.tend(server)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     uplink.enter()
+    set_title("dayfly: network")
     return uplink, outer
+
+
+class _Supervisor:
+    """Outside: has the program running, and the server.
+
+    One at a time, by a lock: a worker may have started a second process beside that of its last launcher, which jobs
+    still need.
+    """
+
+    def __init__(self, uplink: Uplink, home: str) -> None:
+        self._uplink = uplink
+        self._lock = os.open(f"{home}/run/network.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._program: int | None = None
+        self._start_at = 0.0
+
+    def tend(self, server: int) -> None:
+        """Until the server has died. It ends by itself when nobody is left who could ask, and we with it."""
+        set_title("dayfly: uplink")
+        pidfd = os.pidfd_open(server)
+        while True:
+            self._start_program()
+            watched = [pidfd, *([] if self._program is None else [self._program])]
+            ready = select.select(watched, [], [], None if self._program else _AGAIN_AFTER_SECONDS)[0]
+            if pidfd in ready:
+                break
+            if self._program in ready:
+                self._forget_program()
+        os.close(pidfd)
+        if os.waitpid(server, 0)[1] == 0:
+            os._exit(0)
+        select.select([], [], [], _AGAIN_AFTER_SECONDS)  # or one that dies at once would be forked without end
+
+    def _start_program(self) -> None:
+        if self._program is not None or time.monotonic() < self._start_at:
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # another one has it
+        self._program = self._uplink.start()
+
+    def _forget_program(self) -> None:
+        assert self._program is not None
+        os.waitid(os.P_PIDFD, self._program, os.WEXITED)
+        os.close(self._program)
+        self._program, self._start_at = None, time.monotonic() + _AGAIN_AFTER_SECONDS
 
 
 def _make_and_end(path: str) -> None:
@@ -112,17 +163,3 @@ def _make_and_end(path: str) -> None:
         sys.stderr.write(f"dayfly: network: {error}\n")
     finally:
         os._exit(status)
-
-
-def _supervise(uplink: Uplink, server: int) -> None:
-    """Never returns."""
-    set_title("dayfly: uplink")
-    program = uplink.start()
-    while True:
-        ready = select.select([server, program], [], [])[0]
-        if server in ready:
-            os._exit(0)  # and the program with us
-        os.waitid(os.P_PIDFD, program, os.WEXITED)
-        os.close(program)
-        select.select([server], [], [], _AGAIN_AFTER_SECONDS)
-        program = uplink.start()

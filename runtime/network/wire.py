@@ -12,11 +12,14 @@ import json
 import os
 import select
 import socket
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dayfly.jobs.errors import HostError
+from dayfly.jobs.ports import PublishedPort
 from dayfly.runtime.idrange import HeldPlace
+from dayfly.runtime.network import kept_elements
 from dayfly.runtime.network.refused import Refused, read_refused
 from dayfly.runtime.network.settings import JOBS_OF_A_USER_AT_MOST
 from dayfly.runtime.shape import BridgeUse
@@ -35,20 +38,22 @@ class Wire:
         address4: str,
         address6: str | None,
         index: int,
+        home: str,
         requests: int,
-        netfilter: socket.socket | None = None,
+        netfilter: socket.socket | None,
     ) -> None:
         self.address4 = address4
         self.address6 = address6
         self.table = table
         self._index = index
+        self._home = home
         self._requests = requests
         self._netfilter = netfilter
         self._has_refused = False
 
     @classmethod
-    def attach(cls, requests: int, index: int, use: BridgeUse, init_pid: int) -> "Wire":
-        """Put the network namespace of `init_pid` on the bridge. Raises HostError."""
+    def attach(cls, home: str, requests: int, index: int, use: BridgeUse, init_pid: int) -> "Wire":
+        """Put the network namespace of `init_pid` on the bridge of `home`. Raises HostError."""
         answers, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with answers:
             namespace = os.open(f"/proc/{init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -60,12 +65,24 @@ class Wire:
             answer, netfilter = _receive(answers)
         if "table" not in answer:
             raise HostError(answer["step"], answer["path"], answer["errno"], answer["remedy"], reason=answer["reason"])
-        return cls(**answer, index=index, requests=requests, netfilter=netfilter)
+        return cls(**answer, index=index, home=home, requests=requests, netfilter=netfilter)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The job's."""
         return (self.address4, *([self.address6] if self.address6 else []))
+
+    @contextmanager
+    def published(self, ports: Iterable[PublishedPort]) -> Iterator[None]:
+        """Lead ports of the host to the job within the block. Raises `PortInUseError`, HostError."""
+        from dayfly.runtime.network.published import published  # nft: for who has such ports only
+
+        with published(self.table, self.addresses, ports) as script:
+            try:
+                kept_elements.keep(self._home, self._index, kept_elements.PORTS, script)
+                yield
+            finally:
+                kept_elements.drop(self._home, self._index, kept_elements.PORTS)
 
     def refused(self) -> Refused | None:
         """What the policy refused until now. Raises OSError."""

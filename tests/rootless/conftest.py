@@ -53,6 +53,13 @@ class User:
             env=self.environment,
         )
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A `dayfly` that goes on beside the test; its stdout is text."""
+        words = [sys.executable, str(_AS_USER), *self.options, sys.executable, "-m", "dayfly", *arguments]
+        return subprocess.Popen(
+            words, cwd=self.home, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+
     def dayfly(self, *arguments: str, cwd: Path | None = None) -> Any:
         return self.run(sys.executable, "-m", "dayfly", *arguments, cwd=cwd)
 

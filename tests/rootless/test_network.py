@@ -76,11 +76,27 @@ def test_a_job_reaches_the_internet_and_nothing_of_the_host(bridged: Any) -> Non
 
 
 def test_an_address_is_refused_as_soon_as_it_is_the_hosts(bridged: Any) -> None:
-    """The policy follows the host's addresses, though it stands in another namespace."""
-    target = (INTERNET4, PORT)
-    assert _run(bridged, target).stdout == "hello\n"
-    subprocess.run(["ip", "addr", "add", f"{INTERNET4}/32", "dev", "lo"], check=True)
-    assert _run(bridged, target).stdout == "Connection refused\n"
+    """To a job that runs and has reached it before: the policy follows the host, though it stands elsewhere."""
+    watch = f"""
+import socket, time
+said = None
+while said != "Connection refused":
+    try:
+        with socket.create_connection(("{INTERNET4}", {PORT}), timeout=10) as server:
+            now = server.recv(9).decode()
+    except OSError as error:
+        now = error.strerror
+    if now != said:
+        print(said := now, flush=True)
+    time.sleep(0.05)
+"""
+    with bridged.start(
+        "run", "--no-dir", "--network", "bridge", "--timeout", "60", "--", "python3", "-c", watch
+    ) as job:
+        assert job.stdout.readline() == "hello\n"
+        subprocess.run(["ip", "addr", "add", f"{INTERNET4}/32", "dev", "lo"], check=True)
+        assert job.stdout.readline() == "Connection refused\n"
+        assert job.wait(_DEADLINE_SECONDS) == 0
 
 
 def test_pasta_that_dies_is_started_again(bridged: Any) -> None:

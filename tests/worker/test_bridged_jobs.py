@@ -13,7 +13,9 @@ import pytest
 from network_world import INTERNET4, METADATA4, PORT, PRIVATE4, RESOLVER, World, nft_tables
 
 from dayfly.jobs.verdict import explain, summary
-from dayfly.worker.settings import Allowed, Networking
+from dayfly.runtime.network.names import table_name
+from dayfly.runtime.network.published import entries
+from dayfly.worker.settings import Allowed, Networking, WorkerSettings
 
 pytestmark = pytest.mark.kernel
 
@@ -189,10 +191,12 @@ def test_a_published_port_leads_to_a_service_while_its_job_runs(bridged: Any, qu
     queue.await_state(job, "running")
     for address in ("192.0.2.2", "fd77::2"):
         assert world.fetch(address, 18008) == "served"
+    table = table_name(WorkerSettings(bridged.home, bridged.url, "w").cgroup_tag)
+    assert {each.host_port for each in entries(table)} == {18008}
     queue.producer.cancel(job)
     assert queue.result(job).outcome == "cancelled"
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("192.0.2.2", 18008), 10)
+    socket.create_server(("", 18008)).close()  # free by the time that the job's end is told
+    assert list(entries(table)) == []
     bridged.stop()
 
 

@@ -6,8 +6,9 @@ import os
 import select
 import socket
 import subprocess
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,13 @@ from typing import Any
 import pytest
 from network_world import INTERNET4, INTERNET6, METADATA4, PORT, PRIVATE4, RESOLVER, TAG, World, nft_tables
 
-from dayfly.jobs.errors import HostError
 from dayfly.jobs.ports import PublishedPort
 from dayfly.runtime.idrange import HeldPlace, IdRange
-from dayfly.runtime.network import nft
 from dayfly.runtime.network.bridge import Bridge, take_down
-from dayfly.runtime.network.job_elements import Place, removal_of
-from dayfly.runtime.network.published import leading_to, published
+from dayfly.runtime.network.published import PortInUseError, entries
 from dayfly.runtime.network.refused import Refused
 from dayfly.runtime.network.settings import NetworkSettings
-from dayfly.runtime.network.wire import Wire
-from dayfly.runtime.shape import BridgeUse
+from dayfly.runtime.shape import BridgeUse, Shape
 
 pytestmark = pytest.mark.kernel
 
@@ -205,49 +202,70 @@ while True:
         assert os.read(container.init.stdout, 16) == b"listens\n"
         wire = container.wire
         assert wire is not None
-        with published(wire.table, wire.addresses, port):
-            with pytest.raises(HostError, match=r"15432:5432/tcp: Address already in use"), _published(wire, port):
+        with wire.published([port]):
+            with pytest.raises(PortInUseError, match=r"15432:5432/tcp: Address already in use"), wire.published([port]):
                 pass
             assert _served("192.0.2.2") == b"served"
             assert world.fetch("192.0.2.2", 15432) == "served"
             assert world.fetch("fd77::2", 15432) == "served"
-        with pytest.raises(ConnectionRefusedError):
-            _served("192.0.2.2")
+        assert list(entries(wire.table)) == []
+        socket.create_server(("", 15432)).close()  # it is free again
 
 
 @pytest.mark.host_root("the host's ports are not its to give")
-def test_what_a_killed_job_had_published_leads_to_no_other(run: Run, running: Running, in_child: Any) -> None:
-    """The map's entry is gone with the next job of its place, and in nobody's way who publishes the port."""
+def test_a_published_port_of_a_killed_job_leads_nowhere(running: Running, in_child: Any) -> None:
+    """Its entry goes with its link, and is in nobody's way who publishes the port before that."""
     port = PublishedPort(15432, 5432)
+    kept = []
     with running("sleep", "100") as container:
         wire = container.wire
         assert wire is not None
 
-        kept = []
-
         def publish_and_die() -> str:
-            kept.append(published(wire.table, wire.addresses, port))
+            kept.append(wire.published([port]))
             kept[0].__enter__()
             return "published"
 
         assert in_child(publish_and_die) == "published"
-        assert [each.host_port for each in leading_to(wire.table, wire.address4)] == [15432]
-        with published(wire.table, wire.addresses, port):
+        assert {each.address for each in entries(wire.table)} == set(wire.addresses)
+        with wire.published([port]):
             pass
-        assert list(leading_to(wire.table, wire.address4)) == []
+        assert list(entries(wire.table)) == []
         assert in_child(publish_and_die) == "published"
-    place = Place(wire.table, wire.address4, wire.address6)
-    assert removal_of(place).count("15432") == 2
-    nft.apply(removal_of(place))
-    assert removal_of(place) == ""
+    deadline = time.monotonic() + 30
+    while list(entries(wire.table)):
+        assert time.monotonic() < deadline, "they are still there"
+        select.select([], [], [], 0.01)
 
 
-def _published(wire: Wire, port: PublishedPort) -> AbstractContextManager[None]:
-    return published(wire.table, wire.addresses, port)
+@pytest.mark.host_root("nobody else is in the namespace of a user's own bridge")
+def test_a_flushed_policy_comes_back_with_what_is_single_jobs_own(
+    running: Running, shape: Shape, world: World, tmp_path: Path
+) -> None:
+    """A job that may reach nothing does not reach the internet then, and a published port leads to it still."""
+    program = f"""
+import os, socket
+listener = socket.create_server(("", 5432))
+print("listens", flush=True)
+listener.accept()[0].send(b"served")
+try:
+    socket.create_connection(("{INTERNET4}", {PORT}), timeout=20)
+except ConnectionRefusedError:
+    print("refused", flush=True)
+"""
+    own = replace(shape, bridge=BridgeUse(allow=()))
+    with running("python3", "-c", program, shape=own) as container:
+        assert os.read(container.init.stdout, 16) == b"listens\n"
+        assert container.wire is not None
+        with container.wire.published([PublishedPort(15432, 5432)]):
+            subprocess.run(["nft", "flush", "ruleset"], check=True)
+            _await_tables()
+            assert world.fetch("192.0.2.2", 15432) == "served"
+        assert os.read(container.init.stdout, 16) == b"refused\n"
 
 
-def _served(address: str) -> bytes:
-    with socket.create_connection((address, 15432), timeout=20) as connection:
+def _served(address: str, timeout: float = 20) -> bytes:
+    with socket.create_connection((address, 15432), timeout=timeout) as connection:
         return connection.recv(16)
 
 
