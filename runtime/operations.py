@@ -13,7 +13,7 @@ from typing import Protocol
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls as sys
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_mapped
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_mapped, open_source
 
 
 class Operation(Protocol):
@@ -100,9 +100,13 @@ class MapTree:
         return f"map the owners of {self.source} into the job's id range"
 
     def apply(self) -> None:
-        if not attach_mapped(self.source, self.target, sys.MOUNT_ATTR_RDONLY, self.user_namespace):
-            attach_as_nobodys(self.source, self.target, sys.MOUNT_ATTR_RDONLY)
-            self.notes.append(f"{self.source} belongs to nobody in the job and cannot be changed: {NOT_MAPPED}")
+        source = open_source(self.source)
+        try:
+            if not attach_mapped(source, self.target, sys.MOUNT_ATTR_RDONLY, self.user_namespace):
+                attach_as_nobodys(source, self.target, sys.MOUNT_ATTR_RDONLY)
+                self.notes.append(f"{self.source} belongs to nobody in the job and cannot be changed: {NOT_MAPPED}")
+        finally:
+            os.close(source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,11 @@ class ShowTree:
         return f"show {self.source}"
 
     def apply(self) -> None:
-        attach_as_it_is(self.source, self.target, sys.MOUNT_ATTR_RDONLY)
+        source = open_source(self.source)
+        try:
+            attach_as_it_is(source, self.target, sys.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ class Planner:
     def shape(self, spec: JobSpec, image: Image) -> Shape:
         """What can be prepared before the job comes: the same for all jobs that state the same limits."""
         mode = self.bridging.mode(spec)
+        switches.check_image("image", image, self._settings)
         switches.check(spec, self._settings.allow)
         shm = spec.limits.shm_bytes
         return Shape(

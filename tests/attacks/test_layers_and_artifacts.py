@@ -1,10 +1,11 @@
-"""What images and jobs can try on what is unpacked, collected, shared and thrown away: A7 to A10, R13 of the list.
+"""What images and jobs can try on what is unpacked, collected, shared and thrown away: A7 to A10, A13, R13 of the list.
 
 A1 to A6 are in tests/runtime/images, A11 in tests/worker/test_artifacts.py, A12 in tests/worker/test_store.py.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from dayfly.jobs.demand import Capacity
 from dayfly.jobs.door import read_job
+from dayfly.jobs.errors import HostError
 from dayfly.runtime import init, removal
 from dayfly.runtime.images.image import Image, ImageConfig
 from dayfly.runtime.shape import Mount, Workspace
@@ -64,6 +66,23 @@ def test_a7_what_is_swapped_while_it_is_collected_is_not_the_hosts(
                 bit |= collected()
     os.close(upper)
     tally.judge(held=held <= {"the job's own"}, bit="the host's" in bit, seen=(held, bit, swaps[0]))
+
+
+def test_a13_a_directory_in_place_of_an_image_is_the_one_that_was_looked_at(
+    run: Run, tally: Any, tmp_path: Path, shape: Any
+) -> None:
+    """An allowed directory that its owner has swapped for a link since: the link is not followed, wherever it is."""
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "secret").write_text("the host's")
+    (tmp_path / "allowed").symlink_to(host)
+    seen = {}
+    for name in ("allowed", "host"):
+        try:
+            seen[name] = run("cat", "/secret", image_layers=(f"{tmp_path}/{name}", *shape.image_layers)).stdout
+        except HostError as error:
+            seen[name] = str(error)
+    tally.judge(held=os.strerror(errno.ELOOP) in seen["allowed"], bit=seen["host"] == "the host's", seen=seen)
 
 
 _EVIL = "open('/imported-from-the-image', 'w').close()\n"
