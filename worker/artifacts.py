@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dayfly.runtime.view import View
 from dayfly.worker.blob import Unreadable, copy_into
 from dayfly.worker.exit import Artifact
 from dayfly.worker.record import ArtifactRules
@@ -25,16 +26,21 @@ MAX_DEPTH = 128  # two directory fds and two frames of Python a level
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_UNSEEN = "the job itself could not read it"
 _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One overlay of the container: where it is mounted, its upper, and the lower that belongs to the job if any."""
+    """One overlay of the container: where it is mounted, its upper, and the lower that belongs to the job if any.
+
+    `view`: what the job may read of the lower; None: whatever we may.
+    """
 
     prefix: str
     upper_fd: int
     lower_fd: int | None = None
+    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class _Collection:
     refused: dict[str, list[str]] = field(default_factory=dict)  # why the store did not take which
     left_out: int = 0
     bytes_taken: int = 0
+    view: View | None = None  # of the lower that is walked
 
     def __post_init__(self) -> None:
         import re
@@ -90,6 +97,7 @@ class _Collection:
 
     def take_tree(self, tree: Tree) -> None:
         lower_fd = tree.lower_fd if self.include else None
+        self.view = tree.view
         prefix = "" if tree.prefix == "/workspace" else tree.prefix.rstrip("/") + "/"
         try:
             for found in _walk(tree.upper_fd, lower_fd, prefix, self):
@@ -128,6 +136,10 @@ class _Collection:
             is_absolute == start.startswith("/") and (directory.startswith(start) or start.startswith(directory))
             for start in map(_slashed, self.rules.within)
         )
+
+    def shows(self, lower_fd: int) -> bool:
+        """Whether the job could have read it itself: the keeper can read more."""
+        return self.view is None or self.view.shows(lower_fd)
 
     def check_time(self) -> None:
         reason = self.reason_to_stop()
@@ -195,6 +207,8 @@ def _walk_directory(
     try:
         above = _enter(upper_fd, name, opened)
         below = None if above is not None and _is_opaque(above) else _enter(lower_fd, name, opened)
+        if below is not None and not collection.shows(below):
+            raise OSError(errno.EACCES, _UNSEEN)
         yield from _walk(above, below, path + "/", collection, depth + 1)
     except OSError as error:
         collection.warn(f"artifacts below {path!a} left out: {error.strerror}")
@@ -284,6 +298,8 @@ def _store_file(found: _Found, collection: _Collection) -> Artifact:
     try:
         status = os.fstat(fd)
         _check_file(fd, status, collection)
+        if not found.is_upper and not collection.shows(fd):
+            raise _Skipped(_UNSEEN)
         digest = copy_into(collection.store, fd, status.st_size, collection.check_time)
     except Unreadable as error:
         raise _Skipped(str(error)) from error
