@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 from dayfly.jobs.errors import HostError
@@ -70,13 +70,14 @@ class AttachDisk:
         return f"attach the job's disk at {self.target}"
 
     def apply(self) -> None:
+        attributes = sys.MOUNT_ATTR_NODEV | (0 if self.setuid_counts else sys.MOUNT_ATTR_NOSUID)
         if self.is_mapped:
-            self._map()
+            self._map(attributes | sys.MOUNT_ATTR_IDMAP)
+        else:
+            sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, attributes)
         sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
 
-    def _map(self) -> None:
-        attributes = sys.MOUNT_ATTR_IDMAP | sys.MOUNT_ATTR_NODEV
-        attributes |= 0 if self.setuid_counts else sys.MOUNT_ATTR_NOSUID
+    def _map(self, attributes: int) -> None:
         try:
             sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, attributes, userns_fd=self.user_namespace)
         except OSError as error:
@@ -144,6 +145,7 @@ class Overlay:
     upper: str
     work: str
     target: str
+    _: KW_ONLY
     setuid_counts: bool = False
     has_user_marks: bool = False
 

@@ -104,8 +104,8 @@ class GiveWorkspace:
         parents = self._hide_ignored()
         for path in (".", *parents):
             self._take_after(path)
-        has_user_marks = not self.ids.is_mounted
-        Overlay((_LOWER,), _UPPER, f"disk/{_WORK}", "root/workspace", has_user_marks).apply()
+        overlay = Overlay((_LOWER,), _UPPER, f"disk/{_WORK}", "root/workspace", has_user_marks=not self.ids.is_mounted)
+        overlay.apply()
 
     def _hide_ignored(self) -> set[str]:
         """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path.
