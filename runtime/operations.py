@@ -8,12 +8,12 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls as sys
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_mapped
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_mapped, open_source
 
 
 class Operation(Protocol):
@@ -70,13 +70,14 @@ class AttachDisk:
         return f"attach the job's disk at {self.target}"
 
     def apply(self) -> None:
+        attributes = sys.MOUNT_ATTR_NODEV | (0 if self.setuid_counts else sys.MOUNT_ATTR_NOSUID)
         if self.is_mapped:
-            self._map()
+            self._map(attributes | sys.MOUNT_ATTR_IDMAP)
+        else:
+            sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, attributes)
         sys.move_mount(self.fd, "", sys.AT_FDCWD, self.target, sys.MOVE_MOUNT_F_EMPTY_PATH)
 
-    def _map(self) -> None:
-        attributes = sys.MOUNT_ATTR_IDMAP | sys.MOUNT_ATTR_NODEV
-        attributes |= 0 if self.setuid_counts else sys.MOUNT_ATTR_NOSUID
+    def _map(self, attributes: int) -> None:
         try:
             sys.mount_setattr(self.fd, "", sys.AT_EMPTY_PATH, attributes, userns_fd=self.user_namespace)
         except OSError as error:
@@ -100,9 +101,13 @@ class MapTree:
         return f"map the owners of {self.source} into the job's id range"
 
     def apply(self) -> None:
-        if not attach_mapped(self.source, self.target, sys.MOUNT_ATTR_RDONLY, self.user_namespace):
-            attach_as_nobodys(self.source, self.target, sys.MOUNT_ATTR_RDONLY)
-            self.notes.append(f"{self.source} belongs to nobody in the job and cannot be changed: {NOT_MAPPED}")
+        source = open_source(self.source)
+        try:
+            if not attach_mapped(source, self.target, sys.MOUNT_ATTR_RDONLY, self.user_namespace):
+                attach_as_nobodys(source, self.target, sys.MOUNT_ATTR_RDONLY)
+                self.notes.append(f"{self.source} belongs to nobody in the job and cannot be changed: {NOT_MAPPED}")
+        finally:
+            os.close(source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,11 @@ class ShowTree:
         return f"show {self.source}"
 
     def apply(self) -> None:
-        attach_as_it_is(self.source, self.target, sys.MOUNT_ATTR_RDONLY)
+        source = open_source(self.source)
+        try:
+            attach_as_it_is(source, self.target, sys.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,7 @@ class Overlay:
     upper: str
     work: str
     target: str
+    _: KW_ONLY
     setuid_counts: bool = False
     has_user_marks: bool = False
 

@@ -149,14 +149,14 @@ def tree_operations(
 
     `own`: the directory of the disk, below the stage, that has this container's `layout`.
     """
-    has_user_marks = not ids.is_mounted
+    switches = {"setuid_counts": shape.is_privileged, "has_user_marks": not ids.is_mounted}
     operations: list[Operation] = [
         AttachDisk(disk_fd, "disk", user_namespace, shape.is_privileged, is_mapped=ids.is_mounted),
-        Overlay(_layers(shape), f"{own}/root/upper", f"{own}/root/work", "root", shape.is_privileged, has_user_marks),
+        Overlay(_layers(shape), f"{own}/root/upper", f"{own}/root/work", "root", **switches),
     ]
     for index, tree in enumerate(shape.host_trees):
         upper, work = f"{own}/trees/{index}/upper", f"{own}/trees/{index}/work"
-        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}", shape.is_privileged, has_user_marks))
+        operations.append(Overlay((f"t{index}",), upper, work, f"root{tree}", **switches))
     operations.append(Bind(f"{own}/workspace/upper", "root/workspace"))
     if has_cgroup2:
         operations.append(Mount("cgroup2", "sys/fs/cgroup", _SAFE | MS_RDONLY))

@@ -19,10 +19,42 @@ from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Overlay
 from dayfly.runtime.shape import Workspace
 from dayfly.runtime.users import Identity
+from dayfly.runtime.view import View
 
-_LOWER, _UPPER = "dir", "disk/workspace/upper"
+_LOWER, _UPPER, _WORK = "dir", "disk/workspace/upper", "workspace/work"
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _NOBODY = 65534
+
+
+def open_given(workspace: Workspace) -> int:
+    """An O_PATH descriptor of the directory that the job was given, no link followed, checked to be the one meant.
+
+    Raises OSError, HostError.
+    """
+    fd = open_source(workspace.source)
+    facts = os.fstat(fd)
+    expected = (workspace.device, workspace.inode)
+    if None in expected or expected == (facts.st_dev, facts.st_ino):
+        return fd
+    os.close(fd)
+    raise HostError(
+        "give the job its directory",
+        workspace.source,
+        reason="another directory has taken its place since the job was submitted",
+        remedy="submit the job again",
+    )
+
+
+def is_overlaid(disk_fd: int) -> bool:
+    """Whether the directory lies below what the job wrote on this disk; else it was copied there, or there is none.
+
+    overlay makes a directory of its own in its work directory.
+    """
+    fd = os.open(_WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=disk_fd)
+    try:
+        return bool(os.listdir(fd))
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +89,9 @@ class GiveWorkspace:
         return f"give the directory {self.workspace.source} to the job"
 
     def apply(self) -> None:
-        fd = open_source(self.workspace.source)
+        fd = open_given(self.workspace)
         try:
-            facts = os.fstat(fd)
-            self._check(facts)
-            groups = _groups(facts, self.user.gid)
+            groups = _groups(os.fstat(fd), self.user.gid)
             read_only = syscalls.MOUNT_ATTR_RDONLY
             if attach_owned(fd, _LOWER, read_only, self.ids, self.user, self.namespaces, groups):
                 self._overlay()
@@ -70,22 +100,12 @@ class GiveWorkspace:
         finally:
             os.close(fd)
 
-    def _check(self, facts: os.stat_result) -> None:
-        expected = (self.workspace.device, self.workspace.inode)
-        if None not in expected and expected != (facts.st_dev, facts.st_ino):
-            raise HostError(
-                "give the job its directory",
-                self.workspace.source,
-                reason="another directory has taken its place since the job was submitted",
-                remedy="submit the job again",
-            )
-
     def _overlay(self) -> None:
         parents = self._hide_ignored()
         for path in (".", *parents):
             self._take_after(path)
-        has_user_marks = not self.ids.is_mounted
-        Overlay((_LOWER,), _UPPER, "disk/workspace/work", "root/workspace", has_user_marks).apply()
+        overlay = Overlay((_LOWER,), _UPPER, f"disk/{_WORK}", "root/workspace", has_user_marks=not self.ids.is_mounted)
+        overlay.apply()
 
     def _hide_ignored(self) -> set[str]:
         """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path.
@@ -124,7 +144,8 @@ class GiveWorkspace:
         owner = (self.ids.first + self.user.uid, self.ids.first + self.user.gid)
         source = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
         try:
-            unread = copy_tree(source, _UPPER, owner, frozenset(self.workspace.hidden))
+            view = View.of(os.fstat(source)) if self.ids.is_mounted else None
+            unread = copy_tree(source, _UPPER, owner, frozenset(self.workspace.hidden), view)
         finally:
             os.close(source)
         self.notes.append(
@@ -134,14 +155,15 @@ class GiveWorkspace:
 
 
 def _groups(facts: os.stat_result, gid: int) -> dict[int, int]:
-    """The directory's group is the job's, and the owner's private group (of the same number) some other one.
+    """The directory's group is the job's, and the owner's private one (of the same number) some other one.
 
     Both must be somebody's, or a job could not change the files of its own user that have them (EACCES, EOVERFLOW).
-    But root's group is not given away with a directory that is not root's.
+    Which group it is, and whose it never is: view.py.
     """
-    if facts.st_gid == facts.st_uid or facts.st_gid == 0:
-        return {facts.st_uid: gid}
-    return {facts.st_gid: gid, facts.st_uid: _NOBODY if gid != _NOBODY else _NOBODY - 1}
+    group = View.of(facts).group
+    if group == facts.st_uid:
+        return {group: gid}
+    return {group: gid, facts.st_uid: _NOBODY if gid != _NOBODY else _NOBODY - 1}
 
 
 def _look_beneath(top: str, path: str) -> os.stat_result | None:

@@ -1,40 +1,51 @@
 """Collects a job's artifacts into the store, from directories that the job has written: hostile input throughout.
 
 Runs in the keeper after the job's last process is dead and before its layers go, so nothing moves under it. It still
-trusts no name: every step opens ONE component below a directory fd with O_NOFOLLOW, which is RESOLVE_BENEATH and
-RESOLVE_NO_SYMLINKS by construction; a directory on another device is not entered (CVE-2018-15664, CVE-2026-41568).
-Regular files only. A tree is an overlay: its upper is what the job wrote, its lower (where given) is the directory
-that the job was given, seen through the upper's whiteouts and opaque directories. Keepers import this file: lean.
+trusts no name (overlay_walk.py) and no number of them: whatever is kept here is bounded, so that exit.json, in which it
+goes, is one that can be read back. Regular files only. Keepers import this file: lean.
 """
 
-import errno
 import os
 import stat
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from dayfly.runtime.view import View
 from dayfly.worker.blob import Unreadable, copy_into
 from dayfly.worker.exit import Artifact
+from dayfly.worker.overlay_walk import UNSEEN, Found, overlay_xattr, walk
 from dayfly.worker.record import ArtifactRules
+
+if TYPE_CHECKING:
+    from re import Pattern
 
 MAX_FILES = 100_000
 MAX_BYTES = 64 << 30
+MAX_PATHS_BYTES = 8 << 20  # of all artifacts together: with the rest of exit.json within what is read back
+MAX_ENTRIES = 5_000_000  # looked at: hard links cost a job no inodes
 MAX_WARNINGS = 50
+MAX_WARNING = 4000
 MAX_NAMED = 20  # of the files that the store did not take
-MAX_DEPTH = 128  # two directory fds and two frames of Python a level
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK_SECONDS = 0.1
+
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One overlay of the container: where it is mounted, its upper, and the lower that belongs to the job if any."""
+    """One overlay of the container: where it is mounted, its upper, and the lower that belongs to the job if any.
+
+    `view`: what the job may read of the lower; None: whatever we may.
+    """
 
     prefix: str
     upper_fd: int
     lower_fd: int | None = None
+    view: View | None = None
 
 
 @dataclass(frozen=True)
@@ -48,18 +59,21 @@ def collect(
 ) -> Collected:
     """Copies every file that `rules` select into the store at `store`.
 
-    `reason_to_stop` is asked for each directory and each MiB: once it gives one, what has not been taken is left, and a
-    warning says so. What the store does not take is named in a warning with the reason.
+    `reason_to_stop` is asked for each directory, each MiB and ten times a second: once it gives one, what has not been
+    taken is left, and a warning says so. What the store does not take is named in a warning with the reason.
     """
     collection = _Collection(rules, store, reason_to_stop)
+    why: tuple[str, ...]
     try:
         for tree in trees:
             collection.take_tree(tree)
     except _Stopped as stop:
-        collection.warn(f"artifacts: stopped after {len(collection.artifacts)} files: {stop}")
+        why = (f"artifacts: stopped after {len(collection.artifacts)} files: {stop}",)  # whatever else there is to say
     else:
+        why = ()
         collection.warn_of_unmatched()
-    return Collected(tuple(collection.artifacts), (*collection.not_stored(), *collection.bounded_warnings()))
+    artifacts = sorted(collection.artifacts, key=lambda each: each.path)
+    return Collected(tuple(artifacts), (*why, *collection.not_stored(), *collection.bounded_warnings()))
 
 
 class _Stopped(Exception):  # noqa: N818 - it ends a walk, it is no fault
@@ -77,9 +91,14 @@ class _Collection:
     reason_to_stop: Callable[[], str | None]
     artifacts: list[Artifact] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    refused: dict[str, list[str]] = field(default_factory=dict)  # why the store did not take which
+    refused: dict[str, list[str]] = field(default_factory=dict)  # why the store did not take which: the first ones
+    refusals: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
+    entries: int = 0
+    next_look: float = 0.0
+    paths_bytes: int = 0
     bytes_taken: int = 0
+    view: View | None = None  # of the lower that is walked
 
     def __post_init__(self) -> None:
         import re
@@ -90,25 +109,32 @@ class _Collection:
 
     def take_tree(self, tree: Tree) -> None:
         lower_fd = tree.lower_fd if self.include else None
+        self.view = tree.view
         prefix = "" if tree.prefix == "/workspace" else tree.prefix.rstrip("/") + "/"
         try:
-            for found in _walk(tree.upper_fd, lower_fd, prefix, self):
+            for found in walk(tree.upper_fd, lower_fd, prefix, self):
                 if self.selects(found):
                     self.take(found)
         except OSError as error:
             self.warn(f"artifacts in {tree.prefix} left out: {error.strerror}")
 
-    def selects(self, found: "_Found") -> bool:
-        hits = [number for number, pattern in enumerate(self.include) if pattern.match(found.path)]
+    def selects(self, found: Found) -> bool:
+        hits = [number for number, pattern in enumerate(self.include) if self.matches(pattern, found.path)]
         if not hits and not (self.rules.changed and found.is_upper):
             return False
         for number in hits:
             self.matched[number] = True
-        return not any(pattern.match(found.path) for pattern in self.exclude)
+        return not any(self.matches(pattern, found.path) for pattern in self.exclude)
 
-    def take(self, found: "_Found") -> None:
+    def matches(self, pattern: "Pattern[str]", path: str) -> bool:
+        self.look()
+        return pattern.match(path) is not None
+
+    def take(self, found: Found) -> None:
         if len(self.artifacts) >= MAX_FILES:
             raise _Stopped(f"the limit is {MAX_FILES} files")
+        if self.paths_bytes + len(os.fsencode(found.path)) > MAX_PATHS_BYTES:
+            raise _Stopped(f"the limit is {MAX_PATHS_BYTES >> 20} MiB of paths")
         try:
             _check_name(found.path)
             artifact = _store_file(found, self)
@@ -116,10 +142,16 @@ class _Collection:
             self.warn(f"artifact {found.path!a} left out: {reason}")
             return
         except OSError as error:  # of the store: a smaller file may still fit
-            self.refused.setdefault(error.strerror or str(error), []).append(found.path)
+            self.refuse(error.strerror or str(error), found.path)
             return
         self.bytes_taken += artifact.size_bytes
+        self.paths_bytes += len(os.fsencode(found.path))
         self.artifacts.append(artifact)
+
+    def refuse(self, why: str, path: str) -> None:
+        self.refusals[why] += 1
+        if self.refusals[why] <= MAX_NAMED:
+            self.refused.setdefault(why, []).append(path)
 
     def enters(self, directory: str) -> bool:
         """Whether a file that the rules could select may lie in `directory` (its path ends in a slash)."""
@@ -129,6 +161,23 @@ class _Collection:
             for start in map(_slashed, self.rules.within)
         )
 
+    def shows(self, lower_fd: int) -> bool:
+        """Whether the job could have read it itself: the keeper can read more."""
+        return self.view is None or self.view.shows(lower_fd)
+
+    def count_entry(self) -> None:
+        self.entries += 1
+        if self.entries > MAX_ENTRIES:
+            raise _Stopped(f"the limit is {MAX_ENTRIES} names looked at")
+        self.look()
+
+    def look(self) -> None:
+        """Ask now and then whether to stop: this is called for each name and each pattern."""
+        now = time.monotonic()
+        if now >= self.next_look:
+            self.check_time()
+            self.next_look = now + _LOOK_SECONDS
+
     def check_time(self) -> None:
         reason = self.reason_to_stop()
         if reason is not None:
@@ -136,7 +185,7 @@ class _Collection:
 
     def warn(self, text: str) -> None:
         if len(self.warnings) < MAX_WARNINGS:
-            self.warnings.append(text)
+            self.warnings.append(_bounded(text))
         else:
             self.left_out += 1
 
@@ -147,8 +196,8 @@ class _Collection:
 
     def not_stored(self) -> Iterator[str]:
         for why, paths in self.refused.items():
-            named = ", ".join(ascii(path) for path in paths[:MAX_NAMED])
-            more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+            named = _bounded(", ".join(ascii(path) for path in paths))
+            more = f" and {self.refusals[why] - len(paths)} more" if self.refusals[why] > len(paths) else ""
             yield f"artifacts: {named}{more} cannot be stored in {self.store}: {why}"
 
     def bounded_warnings(self) -> tuple[str, ...]:
@@ -156,107 +205,8 @@ class _Collection:
         return (*self.warnings, *more)
 
 
-@dataclass(frozen=True)
-class _Found:
-    path: str
-    name: str
-    parent_fd: int
-    is_upper: bool
-
-
-def _walk(
-    upper_fd: int | None, lower_fd: int | None, prefix: str, collection: _Collection, depth: int = 0
-) -> Iterator[_Found]:
-    """Every regular file of the overlay below `prefix`, in name order; a fd is open while its directory is walked."""
-    collection.check_time()
-    above = _entries(upper_fd)
-    below = {name: kind for name, kind in _entries(lower_fd).items() if name not in above or kind == above[name] == "d"}
-    for name in sorted(above.keys() | below.keys()):
-        kind = above.get(name) or below[name]
-        path = prefix + name
-        if kind == "f":
-            is_upper = name in above
-            yield _Found(path, name, upper_fd if is_upper else lower_fd, is_upper)  # type: ignore[arg-type]
-        elif kind == "d" and collection.enters(path + "/"):
-            yield from _walk_directory(
-                upper_fd if name in above else None, lower_fd if name in below else None, name, path, collection, depth
-            )
-        elif kind not in ("d", "whiteout") and collection.selects(_Found(path, name, -1, name in above)):
-            collection.warn(f"artifact {path!a} left out: it is {kind}")
-
-
-def _walk_directory(
-    upper_fd: int | None, lower_fd: int | None, name: str, path: str, collection: _Collection, depth: int
-) -> Iterator[_Found]:
-    if depth >= MAX_DEPTH:
-        collection.warn(f"artifacts below {path[:200]!a} left out: deeper than {MAX_DEPTH} directories")
-        return
-    opened: list[int] = []
-    try:
-        above = _enter(upper_fd, name, opened)
-        below = None if above is not None and _is_opaque(above) else _enter(lower_fd, name, opened)
-        yield from _walk(above, below, path + "/", collection, depth + 1)
-    except OSError as error:
-        collection.warn(f"artifacts below {path!a} left out: {error.strerror}")
-    finally:
-        for fd in opened:
-            os.close(fd)
-
-
-def _enter(parent_fd: int | None, name: str, opened: list[int]) -> int | None:
-    if parent_fd is None:
-        return None
-    fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
-    opened.append(fd)
-    if os.fstat(fd).st_dev != os.fstat(parent_fd).st_dev:
-        raise OSError(errno.EXDEV, "another file system is mounted there")
-    return fd
-
-
-_KINDS = {
-    stat.S_IFREG: "f",
-    stat.S_IFDIR: "d",
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFBLK: "a device",
-    stat.S_IFCHR: "a device",
-}
-
-
-def _entries(directory_fd: int | None) -> dict[str, str]:
-    """Name to kind: f, d, whiteout, or what it is in words."""
-    if directory_fd is None:
-        return {}
-    with os.scandir(directory_fd) as entries:
-        return {entry.name: _kind(entry) for entry in entries}
-
-
-def _kind(entry: os.DirEntry[str]) -> str:
-    if entry.is_file(follow_symlinks=False):
-        return "f"
-    if entry.is_dir(follow_symlinks=False):
-        return "d"
-    if entry.is_symlink():
-        return "a symbolic link"
-    status = entry.stat(follow_symlinks=False)
-    if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-        return "whiteout"
-    return _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
-
-
-def _is_opaque(directory_fd: int) -> bool:
-    return _overlay_xattr(directory_fd, "opaque") == b"y"
-
-
-def _overlay_xattr(fd: int, name: str) -> bytes | None:
-    for namespace in _OVERLAY_XATTRS:
-        try:
-            return os.getxattr(fd, namespace + name)
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.EPERM):
-                raise
-    return None
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_WARNING else f"{text[:MAX_WARNING]}..."
 
 
 def _check_name(path: str) -> None:
@@ -276,7 +226,7 @@ def _slashed(start: str) -> str:
     return start.rstrip("/") + "/" if start.rstrip("/") else start
 
 
-def _store_file(found: _Found, collection: _Collection) -> Artifact:
+def _store_file(found: Found, collection: _Collection) -> Artifact:
     try:
         fd = os.open(found.name, _FILE, dir_fd=found.parent_fd)
     except OSError as error:
@@ -284,6 +234,8 @@ def _store_file(found: _Found, collection: _Collection) -> Artifact:
     try:
         status = os.fstat(fd)
         _check_file(fd, status, collection)
+        if not found.is_upper and not collection.shows(fd):
+            raise _Skipped(UNSEEN)
         digest = copy_into(collection.store, fd, status.st_size, collection.check_time)
     except Unreadable as error:
         raise _Skipped(str(error)) from error
@@ -298,5 +250,5 @@ def _check_file(fd: int, status: os.stat_result, collection: _Collection) -> Non
     if collection.bytes_taken + status.st_size > MAX_BYTES:
         raise _Skipped(f"with it there would be more than {MAX_BYTES >> 30} GiB of artifacts")
     # A copy-up of the attributes alone has the size but no content of its own (overlayfs, "metacopy").
-    if status.st_blocks == 0 and status.st_size and _overlay_xattr(fd, "metacopy") is not None:
+    if status.st_blocks == 0 and status.st_size and overlay_xattr(fd, "metacopy") is not None:
         raise _Skipped("only its attributes were changed, and its content lies in the image")

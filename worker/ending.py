@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dayfly.jobs.errors import HostError
 from dayfly.runtime.container import Container
 from dayfly.runtime.directory_disk import DirectoryDisk
+from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.init_process import End
 from dayfly.runtime.inputs import NAME_LOOKUP
 from dayfly.runtime.operations import remedy_for
-from dayfly.runtime.shape import fields_of
+from dayfly.runtime.shape import Workspace, fields_of
 from dayfly.runtime.sibling import directory_of
+from dayfly.runtime.view import View
+from dayfly.runtime.workspace import is_overlaid, open_given
 from dayfly.worker import artifacts, jobfiles
 from dayfly.worker.exit import Disk, Fault, LogSize, Network, Oom, Timings, Usage
 from dayfly.worker.jobdir import JobDirectory
@@ -246,20 +249,36 @@ class Ending:
 
     def _trees(self, stack: ExitStack, warnings: list[str]) -> Iterator[artifacts.Tree]:
         for path, shown in self._shown_as().items():
-            upper = _open(stack, path, self._container.disk.mount_fd, warnings)
+            upper = _open_below(stack, path, self._container.disk.mount_fd, warnings)
             workspace = self._record.container.workspace
             if upper is None:
                 continue
             if shown != "/workspace" or workspace is None:
                 yield artifacts.Tree(shown or "/", upper)
             else:
-                yield artifacts.Tree(shown, upper, _open(stack, workspace.source, None, warnings))
+                yield self._workspace(stack, upper, workspace, warnings)
+
+    def _workspace(self, stack: ExitStack, upper: int, workspace: Workspace, warnings: list[str]) -> artifacts.Tree:
+        """What the job wrote over the directory that it was given, whose owner may have changed it meanwhile."""
+        if not is_overlaid(self._container.disk.mount_fd):
+            return artifacts.Tree("/workspace", upper)
+        try:
+            given = open_given(workspace)
+            stack.callback(os.close, given)
+            lower = os.open(".", _DIRECTORY, dir_fd=given)
+            stack.callback(os.close, lower)
+        except (OSError, HostError) as error:
+            reason = error.reason if isinstance(error, HostError) else error.strerror
+            warnings.append(f"artifacts in {workspace.source} left out: {reason}")
+            return artifacts.Tree("/workspace", upper)
+        view = None if own_id_map() is not None else View.of(os.fstat(lower))
+        return artifacts.Tree("/workspace", upper, lower, view)
 
 
-def _open(stack: ExitStack, path: str, below_fd: int | None, warnings: list[str]) -> int | None:
+def _open_below(stack: ExitStack, path: str, disk_fd: int, warnings: list[str]) -> int | None:
     """A directory to collect from; where it cannot be opened the others still count."""
     try:
-        fd = os.open(path, _DIRECTORY if below_fd is None else _DIRECTORY | os.O_NOFOLLOW, dir_fd=below_fd)
+        fd = os.open(path, _DIRECTORY | os.O_NOFOLLOW, dir_fd=disk_fd)
     except OSError as error:
         warnings.append(f"artifacts in {path} left out: {error.strerror}")
         return None

@@ -85,6 +85,10 @@ class JobDirectory:
         Raises HostError.
         """
         content = exits.Exit(**fields).to_json()
+        if len(content) >= jobfiles.LARGEST:
+            raise HostError(
+                "write", f"{self.path}/{exits.NAME}", reason=f"{len(content)} bytes are too many to be read"
+            )
         try:
             self._overwrite(content)
         except OSError as error:

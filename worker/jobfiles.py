@@ -23,7 +23,8 @@ STOP, DISK, _STDIN = "stop", "disk.ext4", "stdin"
 _KNOWN = (joblock.NAME, records.NAME, exits.NAME, *_STATES, STOP, DISK, _STDIN, logfile.NAME)
 _OTHERS = (f"{logfile.NAME}.", logfile.SERVICE_PREFIX, *(f"{name}." for name in _KNOWN))
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-_LARGEST = 64 << 20
+LARGEST = 64 << 20
+"""Of a file that is read back."""
 
 
 def write_record(directory: str, record: Record) -> None:
@@ -142,4 +143,4 @@ def _create(directory: str, name: str, content: bytes) -> None:
 def _read(directory: str, name: str) -> bytes:
     fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     with open(fd, "rb", buffering=0) as file:
-        return file.read(_LARGEST) or b""
+        return file.read(LARGEST) or b""

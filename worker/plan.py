@@ -31,6 +31,7 @@ from dayfly.worker.image_program import argv_of
 from dayfly.worker.record import ServicePlan
 from dayfly.worker.service_plan import plan_services
 from dayfly.worker.settings import WorkerSettings
+from dayfly.worker.writable_mounts import check_roots
 
 WORKSPACE = "/workspace"
 _Number = TypeVar("_Number", int, float)
@@ -81,6 +82,7 @@ class Planner:
     def shape(self, spec: JobSpec, image: Image) -> Shape:
         """What can be prepared before the job comes: the same for all jobs that state the same limits."""
         mode = self.bridging.mode(spec)
+        switches.check_image("image", image, self._settings)
         switches.check(spec, self._settings.allow)
         shm = spec.limits.shm_bytes
         return Shape(
@@ -168,6 +170,8 @@ class Planner:
         source = self._allowed(path, mount.source, self._settings.allow.mounts, "mounts")
         if mount.writable and self._has_other_ids and not os.stat(source).st_mode & stat.S_IWOTH:
             raise SpecError(f"mounts[{number}].writable", f"{source} is not writable for others, {_OTHER_IDS}")
+        if mount.writable and self._settings.allow.mounts is not None and own_id_map() is None:
+            check_roots(f"mounts[{number}].writable", source)
         return Mount(source=source, target=mount.target, writable=mount.writable)
 
     def _workspace(self, spec: JobSpec) -> Workspace | None:

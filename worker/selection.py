@@ -1,10 +1,16 @@
-"""From a job's artifact globs to regular expressions, so that a keeper needs neither wcmatch nor its imports."""
+"""From a job's artifact globs to regular expressions, so that a keeper needs no more than `re`."""
 
 import functools
+from collections.abc import Sequence
 
+from dayfly.jobs.errors import SpecError
 from dayfly.jobs.spec import DEFAULT_ARTIFACTS_WHEN, Artifacts, ArtifactsWhen
+from dayfly.worker.patterns import expression
 from dayfly.worker.record import ArtifactRules
 
+_MAX_ALTERNATIVES = 1000
+_MAX_EXPRESSION = 64 << 10  # of one pattern, all alternatives of its braces together: what `re` does at one time
+_MAX_EXPRESSIONS = 1 << 20
 _WILD = frozenset("*?[]{}()!@+|\\")
 _WORKSPACE = "workspace"
 
@@ -12,13 +18,13 @@ _WORKSPACE = "workspace"
 def artifact_rules(artifacts: Artifacts, when: ArtifactsWhen = DEFAULT_ARTIFACTS_WHEN) -> ArtifactRules | None:
     """None when the job wants nothing kept. A pattern that names a directory takes all that is in it.
 
-    `when`: for a job that does not state it.
+    `when`: for a job that does not state it. Raises SpecError for patterns whose braces mean too many.
     """
     if not artifacts.is_wanted:
         return None
     return ArtifactRules(
-        include=tuple(_expression(pattern) for pattern in artifacts.paths),
-        exclude=tuple(_expression(pattern) for pattern in artifacts.exclude),
+        include=_expressions(artifacts.paths, "paths"),
+        exclude=_expressions(artifacts.exclude, "exclude"),
         within=tuple(_literal_start(_normal(pattern)) for pattern in artifacts.paths),
         labels=artifacts.paths,
         changed=artifacts.changed,
@@ -26,18 +32,29 @@ def artifact_rules(artifacts: Artifacts, when: ArtifactsWhen = DEFAULT_ARTIFACTS
     )
 
 
-@functools.lru_cache(maxsize=256)
-def _expression(pattern: str) -> str:
-    from wcmatch import glob
+def _expressions(patterns: Sequence[str], field: str) -> tuple[str, ...]:
+    found = tuple(_expression(pattern) for pattern in patterns)
+    for number, each in enumerate(found):
+        if each is None or len(each) > _MAX_EXPRESSION:
+            raise SpecError(f"artifacts.{field}[{number}]", "has too many or too long alternatives in its braces")
+    if sum(map(len, filter(None, found))) > _MAX_EXPRESSIONS:
+        raise SpecError(f"artifacts.{field}", "are too many and too long patterns together")
+    return tuple(filter(None, found))
 
-    flags = glob.GLOBSTAR | glob.DOTGLOB | glob.BRACE | glob.FORCEUNIX
+
+@functools.lru_cache(maxsize=256)
+def _expression(pattern: str) -> str | None:
+    """None for braces without end."""
+    import bracex
+
     normal = _normal(pattern)
-    translated: list[str] = []
-    for each in (normal, f"{normal.rstrip('/')}/**"):
-        translated += glob.translate(each, flags=flags)[0]
+    try:
+        globs = bracex.expand(normal, keep_escapes=True, limit=_MAX_ALTERNATIVES)
+    except bracex.ExpansionLimitException:
+        return None
     # A relative pattern is about /workspace alone: `**` must not reach the absolute paths of the rest of the root.
     kind = "(?=/)" if normal.startswith("/") else "(?!/)"
-    return kind + "(?:" + "|".join(translated) + ")"
+    return kind + "(?:" + "|".join(expression(glob) for glob in globs) + ")"
 
 
 def _normal(pattern: str) -> str:

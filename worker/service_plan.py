@@ -13,6 +13,7 @@ from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
 from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import ContainerPlan, Process, Quotas, Shape
+from dayfly.worker import switches
 from dayfly.worker.image_program import argv_of, stop_signal_of
 from dayfly.worker.record import ServicePlan
 from dayfly.worker.settings import WorkerSettings
@@ -29,6 +30,7 @@ def plan_services(
     plans = []
     for number, (service, image) in enumerate(zip(services, images, strict=True)):
         path = f"services[{number}]"
+        switches.check_image(f"{path}.image", image, settings)
         shape = Shape(
             image_layers=image.layers,
             host_trees=image.host_trees,

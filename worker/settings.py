@@ -46,9 +46,9 @@ class JobDefaults:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What the operator lets jobs reach of the host. `mounts` and `dirs` are path prefixes, `devices` globs, `cap_add`
-    names of capabilities; `None` = any. `network`: ranges that a job may ask for beside those that every job reaches;
-    `ports`: of the host, that services may publish ("8000-8999").
+    """What the operator lets jobs reach of the host. `mounts`, `dirs` and `image_dirs` are path prefixes, `devices`
+    globs, `cap_add` names of capabilities; `None` = any. `network`: ranges that a job may ask for beside those that
+    every job reaches; `ports`: of the host, that services may publish ("8000-8999").
     """
 
     mounts: tuple[Path, ...] | None = ()
@@ -60,6 +60,7 @@ class Allowed:
     privileged: bool = False
     devices: tuple[str, ...] | None = ()
     ports: tuple[str, ...] = ()
+    image_dirs: tuple[Path, ...] | None = ()
 
 
 @dataclass(frozen=True)

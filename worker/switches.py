@@ -13,9 +13,10 @@ from dayfly.jobs.errors import HostError, SpecError
 from dayfly.jobs.privileges import ALL, DEFAULT_CAPABILITIES, Seccomp, kept
 from dayfly.jobs.spec import JobSpec
 from dayfly.runtime import capabilities, seccomp
+from dayfly.runtime.images.image import Image
 from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import Device, Privileges
-from dayfly.worker.settings import Allowed
+from dayfly.worker.settings import Allowed, WorkerSettings
 
 
 def check(spec: JobSpec, allow: Allowed) -> None:
@@ -52,6 +53,18 @@ def devices(spec: JobSpec, allow: Allowed, lacking: Mapping[str, str]) -> tuple[
     if spec.devices and "devices" in lacking:
         raise SpecError("devices", f"this worker cannot enforce it: {lacking['devices']}")
     return tuple(_device(number, spec, allow) for number in range(len(spec.devices)))
+
+
+def check_image(path: str, image: Image, settings: WorkerSettings) -> None:
+    """Refuse a directory in place of an image that the operator has not allowed: all in it is the job's root to read.
+
+    The operator's own default image is allowed. `path` is the field's. Raises SpecError.
+    """
+    real, allowed = image.directory, settings.allow.image_dirs
+    if real is None or allowed is None or any(Path(real).is_relative_to(each) for each in allowed):
+        return
+    if real != os.path.realpath(settings.defaults.image):
+        raise _refused(path, f"the directory {real} as an image", "image_dirs")
 
 
 def _filter(home: Path, mask: int) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 
 from dayfly.jobs.errors import ImageError
 
+DIRECTORY = "dir:"
+"""What the digest of a directory used in place begins with."""
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Docker's grammar of USER: a name or a number, then perhaps a group. useradd(8) allows a trailing `$`.
@@ -40,6 +43,11 @@ class Image:
     layers: tuple[str, ...]
     host_trees: tuple[str, ...] = ()
     config: ImageConfig = ImageConfig()
+
+    @property
+    def directory(self) -> str | None:
+        """The directory, without links, of an image that is one used in place; None of one that lies in the store."""
+        return self.digest.removeprefix(DIRECTORY) if self.digest.startswith(DIRECTORY) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterator
 from dayfly.jobs.errors import ImageError, ImageNotFound
 from dayfly.runtime.images.budget import ImportLimits
 from dayfly.runtime.images.host import HostImage
-from dayfly.runtime.images.image import Entry, Image, Imported, read_config
+from dayfly.runtime.images.image import DIRECTORY, Entry, Image, Imported, read_config
 from dayfly.runtime.images.importing import Import
 from dayfly.runtime.images.layers import Layers, Stage
 from dayfly.runtime.images.manifest import Manifest
@@ -45,7 +45,7 @@ class ImageStore:
 
     def __init__(self, home: str | os.PathLike[str], limits: ImportLimits | None = None) -> None:
         self._home = os.path.abspath(home)
-        self._root = f"{self._home}/images"
+        self._root = os.path.realpath(f"{self._home}/images")  # no link to a layer is followed when it is mounted
         self._limits = limits or ImportLimits()
         _make_private(self._root)
         self._names = Names(self._root)
@@ -194,7 +194,7 @@ class ImageStore:
         home = os.path.realpath(self._home)
         if os.path.commonpath((real, home)) in (real, home):
             raise ImageError(f"{path} cannot be an image: it lies in {home}, or around it", "copy it elsewhere")
-        return Image(name=path, digest=f"dir:{real}", layers=(real,))
+        return Image(name=path, digest=f"{DIRECTORY}{real}", layers=(real,))
 
     def _remedy(self, reference: Reference) -> str:
         from difflib import get_close_matches

@@ -98,6 +98,7 @@ KEYS: Mapping[str, Key] = {
             minimum=1024),
         Key("allow.mounts", Kind.TEXTS, [], "directories that a job may mount, with all below them"),
         Key("allow.dirs", Kind.TEXTS, [], "directories that a job may have as its live --dir, with all below them"),
+        Key("allow.image_dirs", Kind.TEXTS, [], "directories that a job may name as its image, with all below them"),
         Key("allow.network_host", Kind.SWITCH, False, "may a job have the host's network?"),
         Key("allow.cap_add", Kind.CAPABILITIES, [], "capabilities that a job may add: SYS_PTRACE; all is every one"),
         Key("allow.seccomp_unconfined", Kind.SWITCH, False, "may a job be without the filter of system calls?"),

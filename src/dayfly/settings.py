@@ -41,6 +41,7 @@ def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_whe
 _ANYTHING = Allowed(
     mounts=None,
     dirs=None,
+    image_dirs=None,
     network_host=True,
     network=(INTERNET, "0.0.0.0/0", "::/0"),
     cap_add=None,
@@ -72,6 +73,7 @@ def _allowed(settings: Settings) -> Allowed:
     return Allowed(
         mounts=tuple(Path(each) for each in settings.texts("allow.mounts")),
         dirs=tuple(Path(each) for each in settings.texts("allow.dirs")),
+        image_dirs=tuple(Path(each) for each in settings.texts("allow.image_dirs")),
         network_host=settings.is_on("allow.network_host"),
         network=settings.texts("allow.network"),
         cap_add=_capabilities(settings),

@@ -1,12 +1,15 @@
-"""What images and jobs can try on what is unpacked, collected, shared and thrown away: A7 to A10, R13 of the list.
+"""What images and jobs can try on what is unpacked, collected, shared and thrown away: A7 to A10, A13, A16, R13.
 
 A1 to A6 are in tests/runtime/images, A11 in tests/worker/test_artifacts.py, A12 in tests/worker/test_store.py.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,19 +19,28 @@ import pytest
 
 from dayfly.jobs.demand import Capacity
 from dayfly.jobs.door import read_job
-from dayfly.runtime import init, removal
+from dayfly.jobs.errors import HostError, SpecError
+from dayfly.runtime import init, removal, syscalls
 from dayfly.runtime.images.image import Image, ImageConfig
 from dayfly.runtime.shape import Mount, Workspace
 from dayfly.worker import artifacts
 from dayfly.worker.blob import blob_path
 from dayfly.worker.plan import Identity, Planner
 from dayfly.worker.record import ArtifactRules
-from dayfly.worker.settings import WorkerSettings
+from dayfly.worker.settings import Allowed, WorkerSettings
 
 pytestmark = pytest.mark.kernel
 
 Attack = Callable[..., Any]
 Run = Callable[..., Any]
+
+
+class _Hierarchy:
+    """A host that lacks nothing."""
+
+    version = 2
+    lacking: dict[str, str] = {}  # noqa: RUF012 - read only
+
 
 _SWAPS = 10_000
 _CONTROL_SECONDS = 60.0
@@ -64,6 +76,23 @@ def test_a7_what_is_swapped_while_it_is_collected_is_not_the_hosts(
                 bit |= collected()
     os.close(upper)
     tally.judge(held=held <= {"the job's own"}, bit="the host's" in bit, seen=(held, bit, swaps[0]))
+
+
+def test_a13_a_directory_in_place_of_an_image_is_the_one_that_was_looked_at(
+    run: Run, tally: Any, tmp_path: Path, shape: Any
+) -> None:
+    """An allowed directory that its owner has swapped for a link since: the link is not followed, wherever it is."""
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "secret").write_text("the host's")
+    (tmp_path / "allowed").symlink_to(host)
+    seen = {}
+    for name in ("allowed", "host"):
+        try:
+            seen[name] = run("cat", "/secret", image_layers=(f"{tmp_path}/{name}", *shape.image_layers)).stdout
+        except HostError as error:
+            seen[name] = str(error)
+    tally.judge(held=os.strerror(errno.ELOOP) in seen["allowed"], bit=seen["host"] == "the host's", seen=seen)
 
 
 _EVIL = "open('/imported-from-the-image', 'w').close()\n"
@@ -150,6 +179,52 @@ tell([open("/workspace/file").read(), open("/data/file").read(), open("/etc/host
     tally.judge(held=(seen[0], *seen[2:]) == ("old", False, True, False), bit=seen[1] == "new", seen=seen)
 
 
+@pytest.mark.host_root("only root's worker gives a job files of root's")
+def test_a16_no_program_of_roots_is_left_where_others_reach_it(run: Run, tally: Any, tmp_path: Path) -> None:
+    """A job that may write to a directory of root's can leave a setuid program of root's there. So that is refused,
+    unless nobody else comes to it, nosuid holds there, or the directory is an ordinary user's."""
+    reached = Path(tempfile.mkdtemp())
+    planner = Planner(
+        WorkerSettings(home=tmp_path, url="unix:///x", name="w", allow=Allowed(mounts=(reached, tmp_path))),
+        Capacity(1000, 512, 1024),
+        _Hierarchy(),  # type: ignore[arg-type]
+        None,
+    )
+
+    def is_refused(source: Path, mode: str = "rw") -> bool:
+        job = read_job({"image": "host", "command": ["x"], "mounts": [f"{source}:/data:{mode}"]})
+        try:
+            planner.plan(job, Image(name="host", digest="host:0", layers=("/l",)), Identity("J1", 1), None)
+        except SpecError as error:
+            return "mounts[0].writable" in str(error) and "nosuid" in str(error)
+        return False
+
+    try:
+        for path, owner in (
+            (reached, 0),
+            (reached / "roots", 0),
+            (reached / "users", 1234),
+            (reached / "closed/in", 0),
+        ):
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o755)
+            os.chown(path, owner, owner)
+        (reached / "closed").chmod(0o700)
+        refused = [is_refused(each) for each in (reached, reached / "roots")]
+        taken = [is_refused(each) for each in (reached / "users", reached / "closed/in", tmp_path)]
+        taken += [is_refused(reached / "roots", "ro")]
+        syscalls.mount("tmpfs", str(reached / "roots"), "tmpfs", syscalls.MS_NOSUID, "mode=755")
+        taken += [is_refused(reached / "roots")]
+        syscalls.umount2(str(reached / "roots"))
+        mount = Mount(source=str(reached / "roots"), target="/data", writable=True)
+        run("sh", "-c", "cp /usr/bin/id /data/id && chmod u+s /data/id", mounts=(mount,))
+        left = (reached / "roots/id").stat()
+    finally:
+        shutil.rmtree(reached)
+    is_roots = (left.st_uid, left.st_mode & 0o4000) == (0, 0o4000)
+    tally.judge(held=all(refused) and not any(taken), bit=is_roots, seen=(refused, taken, left))
+
+
 def test_r13_an_image_decides_nothing_for_the_host(tmp_path: Path, tally: Any) -> None:
     """CVE-2026-53488: what an image's config says is at most words in a command, an environment and a directory: no
     mount, no switch, no name of Dayfly's own, whatever its labels are called."""
@@ -161,12 +236,8 @@ def test_r13_an_image_decides_nothing_for_the_host(tmp_path: Path, tally: Any) -
         labels={"dayfly.privileged": "true", "dayfly.mounts": "/:/host:rw", "dayfly.network": "host"},
     )
     image = Image(name="evil", digest="sha256:0", layers=("/l",), config=config)
-
-    class Hierarchy:
-        version, lacking = 2, {}
-
     settings = WorkerSettings(home=tmp_path, url="unix:///x", name="w")
-    planner = Planner(settings, Capacity(1000, 512, 1024), Hierarchy(), None)  # type: ignore[arg-type]
+    planner = Planner(settings, Capacity(1000, 512, 1024), _Hierarchy(), None)  # type: ignore[arg-type]
     plan = planner.plan(read_job({"image": "evil"}), image, Identity("J1", 1), None)
     held = (
         plan.mounts,

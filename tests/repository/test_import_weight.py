@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("redis", "rq", "pydantic", "rich", "pyroute2", "structlog", "wcmatch", "yaml", "asyncio")
+HEAVY = ("redis", "rq", "pydantic", "rich", "pyroute2", "structlog", "bracex", "yaml", "asyncio")
 
 
 def _roots_of_modules(code: str, *flags: str) -> set[str]:

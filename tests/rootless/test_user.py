@@ -52,6 +52,22 @@ def test_run_gives_the_jobs_output_exit_code_and_artifacts(user: Any) -> None:
     assert (here / "out").stat().st_uid == user.home.stat().st_uid
 
 
+def test_a_directory_that_is_made_again_in_the_workspace_is_empty(user: Any) -> None:
+    """/workspace is an overlay as the root is: what a job has removed does not show again, and nosuid is on."""
+    here = user.home / "here"
+    (here / "tree").mkdir(parents=True)
+    (here / "tree/old").touch()
+    for path in (here, here / "tree", here / "tree/old"):
+        os.chown(path, _OWN, _OWN)
+    script = "rm -r tree; mkdir tree; ls -A tree; grep ' /workspace ' /proc/self/mountinfo"
+    done = user.dayfly("run", "--", "sh", "-ec", script, cwd=here)
+    assert done.returncode == 0, done.stderr
+    mounts = [line.split()[5].split(",") for line in done.stdout.splitlines()]
+    assert len(mounts) == (2 if user.options else 1), done.stdout  # an overlay over it, or a copy
+    assert all("nosuid" in flags for flags in mounts), done.stdout
+    assert (here / "tree/old").exists()
+
+
 def test_what_is_not_limited_is_said(user: Any) -> None:
     """The result and doctor name it, and a job that states a limit of it is refused."""
     done = user.dayfly("run", "--no-dir", "--result", "result", "--", "true")

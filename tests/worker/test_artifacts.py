@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -145,11 +146,11 @@ def test_everything_but_regular_files_is_left_out_with_a_reason(workspace, tmp_p
         listener.bind(str(root / "upper/socket"))
     found, warnings = _collect(workspace, r".*\Z")
     assert found == {}
-    assert [warning.partition(" left out: ")[2] for warning in warnings[:4]] == [
+    assert sorted(warning.partition(" left out: ")[2] for warning in warnings[:4]) == [
         "it is a FIFO",
-        "it is a symbolic link",
-        "it is a symbolic link",
         "it is a socket",
+        "it is a symbolic link",
+        "it is a symbolic link",
     ]
     assert _stored(root) == []
 
@@ -209,12 +210,66 @@ def test_the_number_of_files_and_of_warnings_is_bounded(workspace, monkeypatch):
     monkeypatch.setattr(artifacts, "MAX_FILES", 10)
     for number in range(20):
         _write(root / "upper" / f"f{number:03}")
-    for number in range(80):
-        os.symlink("x", root / "upper" / f"a{number:03}")
     found, warnings = _collect(workspace, r".*\Z")
     assert len(found) == 10
+    assert "the limit is 10 files" in warnings[0]
+    for number in range(80):
+        os.symlink("x", root / "lower" / f"a{number:03}")
+    monkeypatch.setattr(artifacts, "MAX_FILES", 20)
+    found, warnings = _collect(workspace, r".*\Z")
+    assert len(found) == 20
     assert len(warnings) == artifacts.MAX_WARNINGS + 1
     assert warnings[-1].endswith("more warnings left out")
+
+
+@pytest.mark.attack("A15")
+def test_a_directory_of_many_names_is_not_held(workspace):
+    """Hard links cost a job no inodes: of 20,000 names of 250 bytes none but the last one is in memory."""
+    root, _ = workspace
+    _write(root / "upper/first")
+    for number in range(20_000):
+        os.link(root / "upper/first", root / "upper" / f"{number:0250}")
+    tracemalloc.start()
+    try:
+        found, _ = _collect(workspace, r"nothing\Z")
+        held = tracemalloc.get_traced_memory()[1]
+        list(os.listdir(root / "upper"))
+        control = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == {}
+    assert held < 1 << 20
+    assert control > 4 << 20
+
+
+@pytest.mark.attack("A15")
+@pytest.mark.parametrize("tree", ["upper", "lower"])
+def test_the_number_of_names_looked_at_is_bounded(workspace, monkeypatch, tree):
+    """Beyond the limit collection stops and says so, whichever of the two directories they lie in."""
+    root, _ = workspace
+    monkeypatch.setattr(artifacts, "MAX_ENTRIES", 10)
+    for number in range(20):
+        _write(root / tree / f"f{number:03}")
+    found, warnings = _collect(workspace, r".*\Z")
+    assert len(found) == 10
+    assert "stopped after 10 files: the limit is 10 names looked at" in warnings[0]
+
+
+@pytest.mark.attack("A15")
+def test_the_bytes_of_paths_and_warnings_are_bounded(workspace, monkeypatch):
+    """Long paths end the collection, and long names in warnings are cut: exit.json is one that is read back."""
+    root, _ = workspace
+    monkeypatch.setattr(artifacts, "MAX_PATHS_BYTES", 1000)
+    directory = (root / "upper").joinpath(*["d" * 250] * 14)
+    directory.mkdir(parents=True)
+    for number in range(60):
+        os.symlink("x", directory / (f"{number}" + "\u00e9" * 100))
+    for number in range(20):
+        _write(root / "upper/a" / (f"{number:03}" + "n" * 200))
+    found, warnings = _collect(workspace, r".*\Z")
+    assert len(found) <= 4
+    assert "MiB of paths" in warnings[0]
+    assert all(len(warning) <= artifacts.MAX_WARNING + 3 for warning in warnings)
 
 
 @pytest.mark.attack("A11")

@@ -12,10 +12,11 @@ from dayfly.jobs.door import read_job
 from dayfly.jobs.errors import SpecError
 from dayfly.runtime.capabilities import DEFAULT_MASK
 from dayfly.runtime.images.image import Image, ImageConfig
+from dayfly.runtime.images.store import ImageStore
 from dayfly.runtime.shape import ContainerPlan, Device, Privileges, fields_of
 from dayfly.worker.host import host_id
 from dayfly.worker.plan import Identity, Planner
-from dayfly.worker.settings import Allowed, WorkerSettings
+from dayfly.worker.settings import Allowed, JobDefaults, WorkerSettings
 
 _MIB = 1 << 20
 _CONFIG = ImageConfig(
@@ -204,6 +205,39 @@ def test_a_mount_is_allowed_by_where_it_really_lies(tmp_path):
     assert (Path(mount.source), mount.target, mount.writable) == (allowed / "inside", "/mnt", True)
     with pytest.raises(SpecError, match="/etc"):
         _plan(planner, command=["x"], mounts=[f"{allowed}/out:/mnt"])
+
+
+@pytest.mark.attack("A13")
+@pytest.mark.parametrize(("is_service", "field"), [(False, "image"), (True, r"services\[0\]\.image")])
+def test_a_directory_is_an_image_only_where_the_operator_allows_it(tmp_path, is_service, field):
+    """All in it is the job's root to read, so the operator names it, as it really lies; for services likewise."""
+    for name in ("allowed/root", "home"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "allowed/out").symlink_to(tmp_path / "home")
+
+    def plan(path, **allow):
+        found = ImageStore(tmp_path / "dayfly").resolve(f"{path}/")
+        own, service = (_PLAIN, found) if is_service else (found, _PLAIN)
+        planner = _planner(tmp_path, **allow)
+        spec = read_job({"image": "host", "command": ["x"], "services": [{"image": "x", "name": "db", "command": "y"}]})
+        container = planner.plan(spec, own, Identity("J1", 1), None)
+        return container.shape.image_layers, planner.services(spec, (service,), container.shape)
+
+    only = {"image_dirs": (tmp_path / "allowed",)}
+    plan(tmp_path / "allowed/root", **only)
+    plan(tmp_path / "home", image_dirs=None)
+    for path, allow in ((tmp_path / "home", {}), (tmp_path / "home", only), (tmp_path / "allowed/out", only)):
+        with pytest.raises(SpecError, match=rf"^{field}: .*{tmp_path}/home as an image \(\[allow\] image_dirs\)"):
+            plan(path, **allow)
+
+
+def test_the_operators_default_image_may_be_any_directory(tmp_path):
+    """It is the operator's own choice: a worker does not refuse what its own configuration gives each job."""
+    (tmp_path / "root").mkdir()
+    settings = WorkerSettings(tmp_path, "unix:///x", "w", defaults=JobDefaults(image=f"{tmp_path}/root"))
+    planner = Planner(settings, Capacity(1000, 512, 1024), FullHierarchy(), None)
+    image = ImageStore(tmp_path / "dayfly").resolve(f"{tmp_path}/root")
+    assert planner.shape(read_job({"command": ["x"]}), image).image_layers == (f"{tmp_path}/root",)
 
 
 def test_a_live_directory_keeps_device_and_inode(tmp_path):
