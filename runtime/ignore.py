@@ -4,6 +4,7 @@ Only the one file in the top directory counts. As in git the last rule that matc
 directory that is left out can be taken in again. Names are bytes, as git compares them.
 """
 
+import errno
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ from typing import Self
 
 IGNORE_FILE = ".dayflyignore"
 _MAX_BYTES = 1 << 20
+_MAX_DEPTH = 256
 _CLASSES: dict[bytes, Callable[[bytes], bool]] = {
     b"alpha": bytes.isalpha,
     b"digit": bytes.isdigit,
@@ -35,6 +37,15 @@ class _Rule:
     is_exception: bool
     directories_only: bool
     whole_path: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A directory that is being walked: open at `fd`, its path with a slash, and what is left of its entries."""
+
+    fd: int
+    prefix: bytes
+    entries: Iterator[tuple[bytes, bool]]
 
 
 class IgnoreRules:
@@ -78,26 +89,51 @@ def ignored(source: str) -> list[str]:
     fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         rules = IgnoreRules.of(fd)
-        return [os.fsdecode(path) for path in _ignored(fd, b"", rules)] if rules else []
+        return [os.fsdecode(path) for path in _ignored(fd, rules)] if rules else []
     finally:
         os.close(fd)
 
 
-def _ignored(fd: int, prefix: bytes, rules: IgnoreRules) -> Iterator[bytes]:
+def _ignored(top: int, rules: IgnoreRules) -> Iterator[bytes]:
+    """In the order of their names. Raises OSError for a tree that is too deep: each level has a descriptor of ours."""
+    levels = [_Level(top, b"", _listed(top))]
+    try:
+        while levels:
+            level = levels[-1]
+            name, is_directory = next(level.entries, (None, False))
+            if name is None:
+                _close(levels.pop(), top)
+            elif rules.matches(level.prefix + name, is_directory=is_directory):
+                yield level.prefix + name
+            elif is_directory and (child := _open_child(level, name)) is not None:
+                levels.append(child)
+                if len(levels) > _MAX_DEPTH:
+                    raise OSError(errno.ELOOP, f"its directories are nested more than {_MAX_DEPTH} levels deep")
+    finally:
+        for level in levels:
+            _close(level, top)
+
+
+def _open_child(level: _Level, name: bytes) -> _Level | None:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=level.fd)
+    except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
+        return None
+    try:
+        return _Level(fd, level.prefix + name + b"/", _listed(fd))
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def _listed(fd: int) -> Iterator[tuple[bytes, bool]]:
     with os.scandir(fd) as entries:
-        listed = sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
-    for name, is_directory in listed:
-        if rules.matches(prefix + name, is_directory=is_directory):
-            yield prefix + name
-        elif is_directory:
-            try:
-                child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
-                continue
-            try:
-                yield from _ignored(child, prefix + name + b"/", rules)
-            finally:
-                os.close(child)
+        return iter(sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries))
+
+
+def _close(level: _Level, top: int) -> None:
+    if level.fd != top:  # which is the caller's
+        os.close(level.fd)
 
 
 def _read_rule(line: bytes) -> _Rule | None:

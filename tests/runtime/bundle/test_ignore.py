@@ -146,3 +146,20 @@ def test_a_rule_for_directories_spares_files() -> None:
     rules = IgnoreRules.parse(b"x/")
     assert rules.matches(b"a/x", is_directory=True)
     assert not rules.matches(b"a/x", is_directory=False)
+
+
+def test_a_tree_that_is_too_deep_is_refused_and_leaves_no_descriptor(tmp_path: Path) -> None:
+    """A thousand levels are an error that says so, like any other of a directory that cannot be read."""
+    (tmp_path / ".dayflyignore").write_text("*.o\n")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1000):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="nested more than 256 levels deep"):
+        ignored(str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == before
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
