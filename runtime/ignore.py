@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -15,6 +16,10 @@ from typing import Self
 IGNORE_FILE = ".dayflyignore"
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 256
+_MAX_RULES = 10_000
+_LONGEST_SECONDS = 10.0  # an agent that is at it for longer than a lease loses its jobs
+_STAR = b"[^/]*?"
+_CROSSING = b"(?:.*?/)??"
 _CLASSES: dict[bytes, Callable[[bytes], bool]] = {
     b"alpha": bytes.isalpha,
     b"digit": bytes.isdigit,
@@ -56,7 +61,10 @@ class IgnoreRules:
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
+        """Raises OSError for more rules than a tree could be compared with in time."""
         lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        if len(lines) > _MAX_RULES:
+            raise OSError(errno.E2BIG, f"its {IGNORE_FILE} has more than {_MAX_RULES} lines")
         return cls(tuple(rule for line in lines if (rule := _read_rule(line)) is not None))
 
     @classmethod
@@ -95,10 +103,13 @@ def ignored(source: str) -> list[str]:
 
 
 def _ignored(top: int, rules: IgnoreRules) -> Iterator[bytes]:
-    """In the order of their names. Raises OSError for a tree that is too deep: each level has a descriptor of ours."""
+    """In the order of their names. Raises OSError for a tree too large, or too deep: each level has a descriptor."""
     levels = [_Level(top, b"", _listed(top))]
+    deadline = time.monotonic() + _LONGEST_SECONDS
     try:
         while levels:
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIME, f"to apply its {IGNORE_FILE} takes more than {_LONGEST_SECONDS:g} s")
             level = levels[-1]
             name, is_directory = next(level.entries, (None, False))
             if name is None:
@@ -159,6 +170,37 @@ def _without_trailing_spaces(line: bytes) -> bytes:
 
 def _translate(pattern: bytes) -> bytes | None:
     """git's wildmatch as a regular expression; None for a pattern that matches nothing (`a[`, `a\\`)."""
+    parts = _parts(pattern)
+    if parts is None:
+        return None
+    chunks = [[b"".join(run) for run in _split(chunk, _STAR)] for chunk in _split(parts, _CROSSING)]
+    return _atomically([_atomically(runs, _STAR) for runs in chunks], _CROSSING)
+
+
+def _atomically(runs: list[bytes], wildcard: bytes) -> bytes:
+    """`runs` with a wildcard between each two. What is behind one is taken where it is first found, and that stands.
+
+    Whatever a later place would leave for the rest of the pattern, the first one leaves too. Without these groups the
+    cost doubles with every star of `*a*a*a*b`; so it is a name's length times the pattern's.
+    """
+    first, *others = runs
+    if not others:
+        return first
+    return first + b"".join(b"(?>" + wildcard + run + b")" for run in others[:-1]) + wildcard + others[-1]
+
+
+def _split(parts: list[bytes], wildcard: bytes) -> list[list[bytes]]:
+    runs: list[list[bytes]] = [[]]
+    for part in parts:
+        if part == wildcard:
+            runs.append([])
+        else:
+            runs[-1].append(part)
+    return runs
+
+
+def _parts(pattern: bytes) -> list[bytes] | None:
+    """A regular expression for each of its letters and wildcards."""
     parts: list[bytes] = []
     at = 0
     while at < len(pattern):
@@ -180,17 +222,17 @@ def _translate(pattern: bytes) -> bytes | None:
         else:
             part, at = re.escape(char), at + 1
         parts.append(part)
-    return b"".join(parts)
+    return parts
 
 
 def _stars(pattern: bytes, at: int, end: int) -> tuple[bytes, int]:
     """`**` as a whole part of a path crosses slashes; any other run of stars is one star."""
     begins = at == 0 or pattern[at - 1 : at] == b"/"
     if end - at == 2 and begins and pattern[end : end + 1] == b"/":
-        return b"(?:.*/)?", end + 1
+        return _CROSSING, end + 1
     if end - at == 2 and begins and end == len(pattern):
         return b".*", end
-    return b"[^/]*", end
+    return _STAR, end
 
 
 def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
