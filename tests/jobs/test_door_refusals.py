@@ -113,6 +113,7 @@ _REFUSED = [
     ({"services": [{"image": "a", "ready": {}}]}, "services[0].ready: must have either tcp, a port, or cmd, a command"),
     ({"services": [{"image": "a", "ready": "tcp:70000"}]}, "services[0].ready.tcp: must be 65535 or less, got 70000"),
     ({"services": [{"image": "a", "limits": {"mem": "1G"}}]}, "services[0].limits.mem: unknown field"),
+    ({"services": [{"image": "a", "ports": [{"host": 1, "port": 2, "foo": 3}]}]}, "services[0].ports[0].foo: unknown"),
     ({"services": ["a"] * 17}, "services: must have 16 or fewer, got 17"),
     ({"network": "lan"}, "network.mode: must be none or bridge or host or auto, got 'lan'"),
     ({"network": {"mode": "host", "allow": []}}, "network: must not have allow with mode host: only a bridge keeps to"),
