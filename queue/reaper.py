@@ -17,7 +17,7 @@ from dayfly.jobs.spec import DEFAULT_RETRY, Retry
 from dayfly.jobs.state import Outcome, State
 from dayfly.jobs.verdict import should_retry
 from dayfly.queue import keys, scripts, transitions
-from dayfly.queue.commands import as_text, ask, ask_each
+from dayfly.queue.commands import Argument, as_text, ask, ask_each
 from dayfly.queue.consumer import held_claims
 from dayfly.queue.deadlines import time_out
 from dayfly.queue.producer import cancel
@@ -57,19 +57,21 @@ class Reaper:
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
             keep_up(self._redis, names, self._queues)
 
-    def _overdue(self) -> tuple[list[str], list[str], list[str]]:
+    def _overdue(self) -> tuple[list[bytes], list[str], list[str]]:
         run_id = str(ask(self._redis, "INFO", "server")["run_id"])
         found = scripts.OVERDUE(self._redis, self._lease_seconds, run_id)
-        expired, clients, deadlines = (as_text(some) for some in found)
-        return expired, clients, deadlines
+        expired, clients, deadlines = found
+        return expired, as_text(clients), as_text(deadlines)
 
-    def _still_held(self, members: list[str], names: Sequence[str]) -> list[Claim]:
-        claims = held_claims(self._redis, members)
-        gone = set(members) - {claim.member for claim in claims}
+    def _still_held(self, members: list[bytes], names: Sequence[str]) -> list[Claim]:
+        claims = held_claims(self._redis, as_text(members))
+        held = {claim.member for claim in claims}
+        # Their jobs were deleted by hand, or somebody else has written them.
+        gone = [member for member in members if member.decode(errors="replace") not in held]
         if gone:
-            # Their jobs were deleted by hand.
-            commands = [("ZREM", key, *gone) for key in (keys.LEASES, *(f"{keys.RQ}:wip:{name}" for name in names))]
-            executions = [keys.execution(*member.rsplit(":", 1)) for member in gone]
+            registries = [keys.LEASES, *(f"{keys.RQ}:wip:{name}" for name in names)]
+            commands: list[tuple[Argument, ...]] = [("ZREM", registry, *gone) for registry in registries]
+            executions = [f"{keys.RQ}:execution:".encode() + member for member in gone]
             ask_each(self._redis, [*commands, ("DEL", *executions)])
         return claims
 
