@@ -108,7 +108,11 @@ class Starter:
             self.guess = record.container.shape
             while (keeper := self._warm.take(record.container.shape)) is not None:
                 record = dataclasses.replace(record, token=keeper.token)
-                job = self._hand_over(keeper, claim, record, spec, secrets, lease_seconds_left)
+                try:
+                    job = self._hand_over(keeper, claim, record, spec, secrets, lease_seconds_left)
+                except Exception:
+                    self._warm.dismiss(keeper)
+                    raise
                 if job is not None:
                     return job
         return None

@@ -113,6 +113,11 @@ class WarmKeepers:
         self._forget(keeper)
         return keeper
 
+    def dismiss(self, keeper: Keeper) -> None:
+        """One that was taken and cannot be given its job: it undoes what it prepared and ends."""
+        keeper.let_go()
+        self._leaving[keeper.token] = keeper
+
     def born(self, reply: Reply) -> Keeper | None:
         """The launcher's answer. Returns the keeper, with its pidfd open, when there is one to watch."""
         keeper = self._keepers.get(reply.token) or self._leaving.get(reply.token)
