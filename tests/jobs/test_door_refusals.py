@@ -114,6 +114,8 @@ _REFUSED = [
     ({"services": [{"image": "a", "ready": "tcp:70000"}]}, "services[0].ready.tcp: must be 65535 or less, got 70000"),
     ({"services": [{"image": "a", "limits": {"mem": "1G"}}]}, "services[0].limits.mem: unknown field"),
     ({"services": [{"image": "a", "ports": [{"host": 1, "port": 2, "foo": 3}]}]}, "services[0].ports[0].foo: unknown"),
+    ({"command": "x" * 65_537}, "command: is too long to be split into words (65537 characters); write it as a list"),
+    ({"entrypoint": "x" * 65_537}, "entrypoint: is too long to be split into words"),
     ({"services": ["a"] * 17}, "services: must have 16 or fewer, got 17"),
     ({"network": "lan"}, "network.mode: must be none or bridge or host or auto, got 'lan'"),
     ({"network": {"mode": "host", "allow": []}}, "network: must not have allow with mode host: only a bridge keeps to"),
