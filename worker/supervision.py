@@ -135,6 +135,8 @@ class Supervision:
             return
         if chunk:
             self._output.write(self._pipes[fd], chunk)
+            if pause := self._log.gather_seconds(len(chunk)):
+                time.sleep(pause)
         else:
             self._poll.unregister(fd)
             del self._pipes[fd]
