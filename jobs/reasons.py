@@ -43,6 +43,7 @@ _MODELS: Mapping[Place, type[BaseModel]] = {
     ("services",): service_model.ServiceModel,
     ("services", "ready"): service_model.ReadyModel,
     ("services", "limits"): service_model.ServiceLimitsModel,
+    ("services", "ports"): service_model.PortModel,
     ("artifacts",): parts.ArtifactsModel,
     ("after",): parts.AfterModel,
     ("retry",): parts.RetryModel,

@@ -8,7 +8,6 @@ want signatures: HPKE lets anybody who knows a public key seal for it.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ class SealedSecret:
                 set_at=float(fields["set_at"]),
                 signature=None if signature is None else str(signature),
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise SecretError(f"what Redis has of the secret {name[:100]!r} cannot be read") from error
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from dayfly.jobs.names import shown
 
+_LONGEST_TO_SPLIT = 64 << 10  # shlex takes time by the square of a word's length: 16 s for 1 MiB
+
 
 def one_or_many(value: Any) -> Any:
     """`x` for `[x]`."""
@@ -20,6 +22,8 @@ def words(value: Any) -> Any:
     """`"make -j2 test"` for `[make, -j2, test]`: split as a shell would, nothing expanded; "" is the empty list."""
     if not isinstance(value, str):
         return value
+    if len(value) > _LONGEST_TO_SPLIT:
+        raise ValueError(f"is too long to be split into words ({len(value)} characters); write it as a list")
     import shlex
 
     try:

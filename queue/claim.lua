@@ -46,6 +46,11 @@ local function is_id(id)
   return #id <= 64 and string.match(id, '^[%w_-][%w_.-]*$') ~= nil
 end
 
+-- Ours are ASCII: what anybody else has put into the index names no class.
+local function is_class(name)
+  return string.match(name, '^[%w%p]+$') ~= nil
+end
+
 -- Whether the job is there and waits to be claimed; its FIELDS.
 local function waiting(id)
   if not is_id(id) then return false end
@@ -167,7 +172,9 @@ local function claim(description, execution, cpus, memory, disk)
   for _, queue in ipairs(worker.queues) do
     for _, class in ipairs(call('ZRANGE', OWN .. ':index:' .. queue, 0, -1)) do
       local demand = demand_of(class)
-      if accepts(worker, demand) then
+      if not is_class(class) then
+        call('ZREM', OWN .. ':index:' .. queue, class)
+      elseif accepts(worker, demand) then
         if fits(worker, demand, free) then
           local id, job = pop(class)
           if id then return hold(worker, id, class, job, execution, at) end

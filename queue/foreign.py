@@ -17,11 +17,12 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from dayfly.jobs.demand import Demand, class_name, stated_need
-from dayfly.jobs.errors import SpecError
+from dayfly.jobs.errors import QueueError, SpecError
 from dayfly.jobs.result import FOREIGN
 from dayfly.jobs.signatures import FIELD, SignatureError
 from dayfly.jobs.state import Outcome
 from dayfly.queue import aftermath, keys, scripts
+from dayfly.queue.boundary import contained, log_fault
 from dayfly.queue.commands import ask, ask_each
 from dayfly.queue.payload import MAX_PAYLOAD_BYTES, PayloadError, read_document
 
@@ -58,10 +59,18 @@ class Intake:
         """
         ids = ask(self._redis, "LRANGE", keys.jobs_list(queue), 0, _AT_ONCE - 1)
         for job_id in ids:
-            if _ID.fullmatch(job_id):
-                self._take_one(queue, job_id.decode())
-            else:
+            if not _ID.fullmatch(job_id):
                 self._drop(queue, job_id)
+                continue
+            try:
+                self._take_one(queue, job_id.decode())
+            except QueueError:
+                raise
+            except Exception as error:  # noqa: BLE001 - logged; one job of the list must not hold up the others
+                reason = log_fault("read the job", error, job=job_id.decode())
+                with contained("park the job", job=job_id.decode()):
+                    self._park(queue, job_id.decode(), reason)
+                ask(self._redis, "LREM", keys.jobs_list(queue), 1, job_id)
         return len(ids)
 
     def _drop(self, queue: str, job_id: bytes) -> None:

@@ -24,7 +24,7 @@ def rq_result(result: Result) -> tuple[str, str]:
     """Name and value of the field of RQ's Result that tells the end: what the job returned, or how it failed."""
     if result.outcome is Outcome.SUCCEEDED:
         return "return_value", b64encode(json.dumps(_brief(result)).encode()).decode()
-    return "exc_string", b64encode(zlib.compress(result.describe().encode())).decode()
+    return "exc_string", b64encode(zlib.compress(result.describe().encode(errors="backslashreplace"))).decode()
 
 
 def pack(result: Result) -> bytes:

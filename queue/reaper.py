@@ -8,16 +8,18 @@ runs, never touches one.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dayfly.jobs.errors import JobNotFound, SpecError
+from dayfly.jobs.errors import JobNotFound, QueueError, SpecError
 from dayfly.jobs.result import CLIENT_LOST, Attempt, Result, Timings
 from dayfly.jobs.spec import DEFAULT_RETRY, Retry
 from dayfly.jobs.state import Outcome, State
 from dayfly.jobs.verdict import should_retry
 from dayfly.queue import keys, scripts, transitions
-from dayfly.queue.commands import as_text, ask, ask_each
+from dayfly.queue.boundary import contained, log_fault
+from dayfly.queue.commands import Argument, as_text, ask, ask_each
 from dayfly.queue.consumer import held_claims
 from dayfly.queue.deadlines import time_out
 from dayfly.queue.producer import cancel
@@ -47,29 +49,42 @@ class Reaper:
         names = classes_of(self._redis, self._queues)
         expired, clients, deadlines = self._overdue()
         for claim in self._still_held(expired, names):
-            self._reap(claim)
+            self._deal_with(keys.LEASES, claim.member, partial(self._reap, claim))
         for job_id in clients:
-            self._cancel_abandoned(job_id)
+            self._deal_with(keys.CLIENTS, job_id, partial(self._cancel_abandoned, job_id))
         for job_id in deadlines:
-            time_out(self._redis, job_id)
+            self._deal_with(keys.DEADLINES, job_id, partial(time_out, self._redis, job_id))
         scripts.PROMOTE(self._redis, *names, *self._queues)
         if time.monotonic() >= self._upkeep_at:
             self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
-            keep_up(self._redis, names, self._queues)
+            with contained("put the queues in order"):
+                keep_up(self._redis, names, self._queues)
 
-    def _overdue(self) -> tuple[list[str], list[str], list[str]]:
+    def _deal_with(self, registry: str, member: str, deal: Callable[[], None]) -> None:
+        """An entry that cannot be dealt with is dropped, or it would come up again each second."""
+        try:
+            deal()
+        except QueueError:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged; the other entries are dealt with
+            log_fault("deal with an entry, which is dropped", error, registry=registry, entry=member)
+            ask(self._redis, "ZREM", registry, member)
+
+    def _overdue(self) -> tuple[list[bytes], list[str], list[str]]:
         run_id = str(ask(self._redis, "INFO", "server")["run_id"])
         found = scripts.OVERDUE(self._redis, self._lease_seconds, run_id)
-        expired, clients, deadlines = (as_text(some) for some in found)
-        return expired, clients, deadlines
+        expired, clients, deadlines = found
+        return expired, as_text(clients), as_text(deadlines)
 
-    def _still_held(self, members: list[str], names: Sequence[str]) -> list[Claim]:
-        claims = held_claims(self._redis, members)
-        gone = set(members) - {claim.member for claim in claims}
+    def _still_held(self, members: list[bytes], names: Sequence[str]) -> list[Claim]:
+        claims = held_claims(self._redis, as_text(members))
+        held = {claim.member for claim in claims}
+        # Their jobs were deleted by hand, or somebody else has written them.
+        gone = [member for member in members if member.decode(errors="replace") not in held]
         if gone:
-            # Their jobs were deleted by hand.
-            commands = [("ZREM", key, *gone) for key in (keys.LEASES, *(f"{keys.RQ}:wip:{name}" for name in names))]
-            executions = [keys.execution(*member.rsplit(":", 1)) for member in gone]
+            registries = [keys.LEASES, *(f"{keys.RQ}:wip:{name}" for name in names)]
+            commands: list[tuple[Argument, ...]] = [("ZREM", registry, *gone) for registry in registries]
+            executions = [f"{keys.RQ}:execution:".encode() + member for member in gone]
             ask_each(self._redis, [*commands, ("DEL", *executions)])
         return claims
 

@@ -14,7 +14,8 @@ for i = 3, #ARGV, 4 do
     call('ZADD', OWN .. ':leases', text(at + tonumber(ARGV[2])), member)
     call('HSET', job_key(id), 'last_heartbeat', iso(at))
     call('HSET', RQ .. ':execution:' .. member, 'last_heartbeat', text(at))
-    words[#words + 1] = job[2] or 'held'
+    -- any other word than kill is a cancel too: anybody may have written it
+    words[#words + 1] = not job[2] and 'held' or job[2] == 'kill' and 'kill' or 'cancel'
   end
 end
 return words

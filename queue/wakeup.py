@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from dayfly.jobs.errors import QueueError
 from dayfly.queue import keys, scripts
+from dayfly.queue.boundary import log_fault
 from dayfly.queue.connection import Backoff, subscription
 from dayfly.queue.peek import Peek
 
@@ -102,6 +103,9 @@ class Wakeup:
                     self._listen(pubsub, peeks)
             except (RedisError, QueueError, OSError):
                 # The agent meets the same at its next command, and says so; here it is only tried again.
+                select.select([self._stop], [], [], backoff.next_seconds())
+            except Exception as error:  # noqa: BLE001 - a worker without this thread would take no work, and not say why
+                log_fault("hear what is published", error)
                 select.select([self._stop], [], [], backoff.next_seconds())
 
     def _subscription(self) -> PubSub:

@@ -4,15 +4,22 @@ Only the one file in the top directory counts. As in git the last rule that matc
 directory that is left out can be taken in again. Names are bytes, as git compares them.
 """
 
+import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
 IGNORE_FILE = ".dayflyignore"
 _MAX_BYTES = 1 << 20
+_MAX_DEPTH = 256
+_MAX_RULES = 10_000
+_LONGEST_SECONDS = 10.0  # an agent that is at it for longer than a lease loses its jobs
+_STAR = b"[^/]*?"
+_CROSSING = b"(?:.*?/)??"
 _CLASSES: dict[bytes, Callable[[bytes], bool]] = {
     b"alpha": bytes.isalpha,
     b"digit": bytes.isdigit,
@@ -37,6 +44,15 @@ class _Rule:
     whole_path: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A directory that is being walked: open at `fd`, its path with a slash, and what is left of its entries."""
+
+    fd: int
+    prefix: bytes
+    entries: Iterator[tuple[bytes, bool]]
+
+
 class IgnoreRules:
     """The rules of one `.dayflyignore`."""
 
@@ -45,7 +61,10 @@ class IgnoreRules:
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
+        """Raises OSError for more rules than a tree could be compared with in time."""
         lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        if len(lines) > _MAX_RULES:
+            raise OSError(errno.E2BIG, f"its {IGNORE_FILE} has more than {_MAX_RULES} lines")
         return cls(tuple(rule for line in lines if (rule := _read_rule(line)) is not None))
 
     @classmethod
@@ -78,26 +97,54 @@ def ignored(source: str) -> list[str]:
     fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         rules = IgnoreRules.of(fd)
-        return [os.fsdecode(path) for path in _ignored(fd, b"", rules)] if rules else []
+        return [os.fsdecode(path) for path in _ignored(fd, rules)] if rules else []
     finally:
         os.close(fd)
 
 
-def _ignored(fd: int, prefix: bytes, rules: IgnoreRules) -> Iterator[bytes]:
+def _ignored(top: int, rules: IgnoreRules) -> Iterator[bytes]:
+    """In the order of their names. Raises OSError for a tree too large, or too deep: each level has a descriptor."""
+    levels = [_Level(top, b"", _listed(top))]
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    try:
+        while levels:
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIME, f"to apply its {IGNORE_FILE} takes more than {_LONGEST_SECONDS:g} s")
+            level = levels[-1]
+            name, is_directory = next(level.entries, (None, False))
+            if name is None:
+                _close(levels.pop(), top)
+            elif rules.matches(level.prefix + name, is_directory=is_directory):
+                yield level.prefix + name
+            elif is_directory and (child := _open_child(level, name)) is not None:
+                levels.append(child)
+                if len(levels) > _MAX_DEPTH:
+                    raise OSError(errno.ELOOP, f"its directories are nested more than {_MAX_DEPTH} levels deep")
+    finally:
+        for level in levels:
+            _close(level, top)
+
+
+def _open_child(level: _Level, name: bytes) -> _Level | None:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=level.fd)
+    except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
+        return None
+    try:
+        return _Level(fd, level.prefix + name + b"/", _listed(fd))
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def _listed(fd: int) -> Iterator[tuple[bytes, bool]]:
     with os.scandir(fd) as entries:
-        listed = sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
-    for name, is_directory in listed:
-        if rules.matches(prefix + name, is_directory=is_directory):
-            yield prefix + name
-        elif is_directory:
-            try:
-                child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
-                continue
-            try:
-                yield from _ignored(child, prefix + name + b"/", rules)
-            finally:
-                os.close(child)
+        return iter(sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries))
+
+
+def _close(level: _Level, top: int) -> None:
+    if level.fd != top:  # which is the caller's
+        os.close(level.fd)
 
 
 def _read_rule(line: bytes) -> _Rule | None:
@@ -123,6 +170,37 @@ def _without_trailing_spaces(line: bytes) -> bytes:
 
 def _translate(pattern: bytes) -> bytes | None:
     """git's wildmatch as a regular expression; None for a pattern that matches nothing (`a[`, `a\\`)."""
+    parts = _parts(pattern)
+    if parts is None:
+        return None
+    chunks = [[b"".join(run) for run in _split(chunk, _STAR)] for chunk in _split(parts, _CROSSING)]
+    return _atomically([_atomically(runs, _STAR) for runs in chunks], _CROSSING)
+
+
+def _atomically(runs: list[bytes], wildcard: bytes) -> bytes:
+    """`runs` with a wildcard between each two. What is behind one is taken where it is first found, and that stands.
+
+    Whatever a later place would leave for the rest of the pattern, the first one leaves too. Without these groups the
+    cost doubles with every star of `*a*a*a*b`; so it is a name's length times the pattern's.
+    """
+    first, *others = runs
+    if not others:
+        return first
+    return first + b"".join(b"(?>" + wildcard + run + b")" for run in others[:-1]) + wildcard + others[-1]
+
+
+def _split(parts: list[bytes], wildcard: bytes) -> list[list[bytes]]:
+    runs: list[list[bytes]] = [[]]
+    for part in parts:
+        if part == wildcard:
+            runs.append([])
+        else:
+            runs[-1].append(part)
+    return runs
+
+
+def _parts(pattern: bytes) -> list[bytes] | None:
+    """A regular expression for each of its letters and wildcards."""
     parts: list[bytes] = []
     at = 0
     while at < len(pattern):
@@ -144,17 +222,17 @@ def _translate(pattern: bytes) -> bytes | None:
         else:
             part, at = re.escape(char), at + 1
         parts.append(part)
-    return b"".join(parts)
+    return parts
 
 
 def _stars(pattern: bytes, at: int, end: int) -> tuple[bytes, int]:
     """`**` as a whole part of a path crosses slashes; any other run of stars is one star."""
     begins = at == 0 or pattern[at - 1 : at] == b"/"
     if end - at == 2 and begins and pattern[end : end + 1] == b"/":
-        return b"(?:.*/)?", end + 1
+        return _CROSSING, end + 1
     if end - at == 2 and begins and end == len(pattern):
         return b".*", end
-    return b"[^/]*", end
+    return _STAR, end
 
 
 def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:

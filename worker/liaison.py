@@ -11,6 +11,8 @@ from collections.abc import Callable
 import structlog
 
 from dayfly.jobs.demand import Capacity
+from dayfly.jobs.errors import QueueError
+from dayfly.queue.boundary import contained, log_fault
 from dayfly.queue.claims import Claim
 from dayfly.queue.consumer import Consumer, Hold
 from dayfly.queue.foreign import Intake
@@ -19,7 +21,7 @@ from dayfly.queue.reaper import Reaper
 from dayfly.worker import jobfiles, shipping
 from dayfly.worker.capacity import Ledger
 from dayfly.worker.finishing import Finisher
-from dayfly.worker.reporting import refused
+from dayfly.worker.reporting import lost, refused
 from dayfly.worker.roster import Roster
 from dayfly.worker.running import RunningJob
 from dayfly.worker.starting import Rejected, Starter
@@ -187,7 +189,12 @@ class Liaison:
 
     def _settle_one(self, job: RunningJob) -> None:
         self._ledger.give_back(job.claim.execution_id)
-        is_ours, following = self._finisher.finish(job, self._room())
+        try:
+            is_ours, following = self._finisher.finish(job, self._room())
+        except QueueError:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged; the other jobs are to end as they should
+            is_ours, following = self._lose(job, log_fault("tell how the job ended", error, job=job.job_id)), None
         job.is_settled = True
         self._roster.touched.discard(job)
         self._log_end(job, is_ours)
@@ -198,9 +205,18 @@ class Liaison:
         else:
             self.may_have_work = True
 
+    def _lose(self, job: RunningJob, message: str) -> bool:
+        """End a job whose end cannot be told. False when it is not ours any more."""
+        job.result = lost(job.claim, job.spec, message)
+        with contained("tell that a job is lost", job=job.job_id):
+            return self._consumer.finish(job.claim, job.result)
+        return False  # not renewed any more, its lease ends
+
     def _claim(self) -> None:
         while self.may_have_work and (room := self._room()) is not None:
-            claim = self._consumer.claim(room)
+            claim = None
+            with contained("claim a job"):
+                claim = self._consumer.claim(room)
             if claim is None:
                 self.may_have_work = False
             else:
@@ -213,6 +229,16 @@ class Liaison:
         return self._ledger.free
 
     def _start(self, claim: Claim) -> None:
+        try:
+            self._start_or_reject(claim)
+        except QueueError:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged; the job is rejected, or the next worker would meet the same
+            message = log_fault("start the job", error, job=claim.job_id)
+            with contained("reject a job", job=claim.job_id):
+                self._consumer.finish(claim, refused(claim, None, message, None))
+
+    def _start_or_reject(self, claim: Claim) -> None:
         try:
             job = self._starter.start(claim, self._lease_seconds)
         except Rejected as rejection:

@@ -29,6 +29,10 @@ MAX_PAYLOAD_BYTES = 16 << 10  # of one frame: what an entry of the live stream h
 
 _CHUNK = 64 << 10
 _SMALLEST_LIMIT = 4096
+_SMALL_BYTES = 1024
+_MANY_FRAMES = 50_000
+_FRAMES_PER_SECOND_OF_PAUSE = 100_000_000
+_LONGEST_PAUSE_SECONDS = 0.01
 _READ = os.O_RDONLY | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
@@ -68,6 +72,7 @@ class LogWriter:
         limit = max(limit_bytes, _SMALLEST_LIMIT)
         self.bytes_of = {STDOUT: 0, STDERR: 0, NOTE: 0}
         self.dropped_bytes = 0
+        self._frames = 0
         self._directory_fd = directory_fd
         self._name = name
         self._head_bytes = limit // 2
@@ -88,8 +93,20 @@ class LogWriter:
             part = view[: min(self._left, MAX_PAYLOAD_BYTES)]
             self._append(_HEADER.pack(now, stream, len(part)), part)
             self._left -= _HEADER.size + len(part)
+            self._frames += 1
             self.bytes_of[stream] += len(part)
             view = view[len(part) :]
+
+    def gather_seconds(self, size: int) -> float:
+        """How long to let output gather in its pipe, of which a piece of `size` bytes came last.
+
+        A log that is written byte by byte would have a frame for each, and whoever stores it work for minutes. So
+        after many frames small pieces come ever less often, up to a hundred a second; before that nothing is held up,
+        and what two streams say in turn stays in turn.
+        """
+        if size >= _SMALL_BYTES or self._frames < _MANY_FRAMES:
+            return 0.0
+        return min(self._frames / _FRAMES_PER_SECOND_OF_PAUSE, _LONGEST_PAUSE_SECONDS)
 
     def close(self) -> None:
         if self._fd >= 0:

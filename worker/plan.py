@@ -260,15 +260,26 @@ def _io_quota(number: int, limit: IoLimit) -> IoQuota:
 def _device(number: int, device: str) -> str:
     if device == OWN_DISK:
         return MOUNTED_DISK
+    path = f"limits.io[{number}].device"
     if not device.startswith("/"):
-        return device
+        return _whole_disk(path, device, ":".join(str(int(part)) for part in device.split(":")))
     try:
         found = os.stat(device)
     except OSError as error:
-        raise SpecError(f"limits.io[{number}].device", f"{device}: {error.strerror}") from error
+        raise SpecError(path, f"{device}: {error.strerror}") from error
     if not stat.S_ISBLK(found.st_mode):
-        raise SpecError(f"limits.io[{number}].device", f"{device} is not a block device")
-    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+        raise SpecError(path, f"{device} is not a block device")
+    return _whole_disk(path, device, f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+
+
+def _whole_disk(path: str, device: str, numbers: str) -> str:
+    """`numbers`, where the kernel can limit that device: it has it, and it is no part of another (blk-cgroup.c)."""
+    known = f"/sys/dev/block/{numbers}"
+    if os.path.isdir("/sys/dev/block") and not os.path.exists(known):
+        raise SpecError(path, f"this worker's host has no block device {device}")
+    if os.path.exists(f"{known}/partition"):
+        raise SpecError(path, f"{device} is a partition, and only whole disks can be limited")
+    return numbers
 
 
 def _microseconds(seconds: float | None) -> int | None:

@@ -1,5 +1,7 @@
 """From what the keeper read (exit.json) and what the agent knows (the record) to the Result that people see."""
 
+from dataclasses import replace
+
 from dayfly.jobs import result as results
 from dayfly.jobs.network import NetworkFacts, RefusedTarget
 from dayfly.jobs.result import EffectiveLimits, ImageUsed, LogSummary, Result
@@ -67,6 +69,11 @@ def refused(claim: Claim, spec: JobSpec | None, message: str, word: str | None) 
         timings=results.Timings(queued_at=claim.enqueued_at, claimed_at=claim.claimed_at),
         attempts=claim.earlier,
     )
+
+
+def lost(claim: Claim, spec: JobSpec, message: str) -> Result:
+    """The result of a job that ran, and of whose end nothing can be told but `message`."""
+    return replace(refused(claim, spec, message, None), outcome=Outcome.LOST)
 
 
 def without_exit(was_running: bool, stop_reason: str | None, has_directory: bool) -> Exit:

@@ -64,6 +64,11 @@ class RunningJob:
         """Its keeper is dead."""
         return self.pidfd < 0
 
+    @property
+    def has_run(self) -> bool:
+        """Its command has begun: its container stood."""
+        return self.state is not State.STARTING
+
     def stop(self, reason: str, is_urgent: bool) -> None:
         """Have the keeper end the job; again only to make it quicker. The first reason stands."""
         if self.ending is not None or self.is_gone or (self.stop_reason and (self.is_stop_urgent or not is_urgent)):

@@ -175,6 +175,8 @@ class RunningService:
         if chunk:
             self._output.write(self._pipes[fd], chunk)
             self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+            if pause := self._log.gather_seconds(len(chunk)):
+                time.sleep(pause)
         return chunk
 
     def _read(self) -> ServiceExit:

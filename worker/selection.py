@@ -33,13 +33,17 @@ def artifact_rules(artifacts: Artifacts, when: ArtifactsWhen = DEFAULT_ARTIFACTS
 
 
 def _expressions(patterns: Sequence[str], field: str) -> tuple[str, ...]:
-    found = tuple(_expression(pattern) for pattern in patterns)
-    for number, each in enumerate(found):
+    found: list[str] = []
+    left = _MAX_EXPRESSIONS
+    for number, pattern in enumerate(patterns):
+        each = _expression(pattern)
         if each is None or len(each) > _MAX_EXPRESSION:
             raise SpecError(f"artifacts.{field}[{number}]", "has too many or too long alternatives in its braces")
-    if sum(map(len, filter(None, found))) > _MAX_EXPRESSIONS:
-        raise SpecError(f"artifacts.{field}", "are too many and too long patterns together")
-    return tuple(filter(None, found))
+        left -= len(each)
+        if left < 0:
+            raise SpecError(f"artifacts.{field}[{number}]", "is too much, with the patterns before it")
+        found.append(each)
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=256)

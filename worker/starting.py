@@ -63,8 +63,20 @@ class Starter:
         self._unsealer = unsealer
         self._host_image: Image | None = None
         self._host_image_until = 0.0
-        self.guess: Shape | None = None
-        """The shape that the next job probably has: that of the last one."""
+        self._guess: Shape | None = None
+        self._last: RunningJob | None = None
+
+    @property
+    def guess(self) -> Shape | None:
+        """The shape that the next job probably has: that of the last one, once a container of it has stood.
+
+        What stood once may not stand again (an image that was removed, a device): after a failure it is the default.
+        """
+        if self._warm.is_failing:
+            self.guess_default()
+        elif self._last is not None and self._last.has_run:
+            self._guess, self._last = self._last.record.container.shape, None
+        return self._guess
 
     def guess_default(self) -> None:
         """Guess a job that states nothing; of the host's image where the default one is not there (yet).
@@ -76,7 +88,7 @@ class Starter:
         except ImageError:
             image = self._resolve(DEFAULT_IMAGE)
         network = NetworkUse(Network.AUTO if self._settings.is_embedded else Network.NONE)
-        self.guess = self._planner.shape(JobSpec(network=network), image)
+        self._guess, self._last = self._planner.shape(JobSpec(network=network), image), None
 
     def start(self, claim: Claim, lease_seconds_left: float) -> RunningJob | None:
         """Start the job; None when no keeper lives that could run it. Raises Rejected."""
@@ -105,11 +117,15 @@ class Starter:
             record = self._record(claim, spec, image, ref)
             if spec.services:
                 record = dataclasses.replace(record, services=self._services(spec, record.container.shape))
-            self.guess = record.container.shape
             while (keeper := self._warm.take(record.container.shape)) is not None:
                 record = dataclasses.replace(record, token=keeper.token)
-                job = self._hand_over(keeper, claim, record, spec, secrets, lease_seconds_left)
+                try:
+                    job = self._hand_over(keeper, claim, record, spec, secrets, lease_seconds_left)
+                except Exception:
+                    self._warm.dismiss(keeper)
+                    raise
                 if job is not None:
+                    self._last = job
                     return job
         return None
 

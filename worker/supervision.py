@@ -72,6 +72,8 @@ class Supervision:
         self._poll = select.poll()
         self._services: Services | None = None
         self._pipes = {container.init.stdout: STDOUT, container.init.stderr: STDERR}
+        for fd in self._pipes:  # a job may read its own output before us, from /proc/self/fd/1
+            os.set_blocking(fd, False)
 
     def note(self, lines: Iterable[str]) -> None:
         """Say something of our own in the job's log."""
@@ -127,9 +129,14 @@ class Supervision:
             self._keep_time()
 
     def _pump(self, fd: int) -> None:
-        chunk = os.read(fd, _CHUNK)
+        try:
+            chunk = os.read(fd, _CHUNK)
+        except BlockingIOError:  # what poll(2) saw has been read by the job
+            return
         if chunk:
             self._output.write(self._pipes[fd], chunk)
+            if pause := self._log.gather_seconds(len(chunk)):
+                time.sleep(pause)
         else:
             self._poll.unregister(fd)
             del self._pipes[fd]

@@ -88,6 +88,11 @@ class WarmKeepers:
         return not self._has_succeeded and self._failures > 1
 
     @property
+    def is_failing(self) -> bool:
+        """The last one did not come to stand ready, and it is time to try another."""
+        return self._failures > 0 and self.pause_seconds is None and len(self._keepers) < self._wanted
+
+    @property
     def pause_seconds(self) -> float | None:
         """How long until another one may be asked for after failures; None when nothing is held back."""
         left = self._not_before - time.monotonic()
@@ -112,6 +117,11 @@ class WarmKeepers:
         keeper = next((each for each in ready if each.shape == shape), ready[0])
         self._forget(keeper)
         return keeper
+
+    def dismiss(self, keeper: Keeper) -> None:
+        """One that was taken and cannot be given its job: it undoes what it prepared and ends."""
+        keeper.let_go()
+        self._leaving[keeper.token] = keeper
 
     def born(self, reply: Reply) -> Keeper | None:
         """The launcher's answer. Returns the keeper, with its pidfd open, when there is one to watch."""

@@ -6,6 +6,7 @@ The controls are RQ's own classes and worker where the defence is ours alone, el
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pickle
@@ -32,9 +33,10 @@ from dayfly.jobs.result import Result, Timings
 from dayfly.jobs.state import Outcome, State
 from dayfly.queue import scripts
 from dayfly.queue.bounded_job import BoundedJob
-from dayfly.queue.consumer import Consumer
+from dayfly.queue.consumer import Consumer, Hold
 from dayfly.queue.foreign import Intake
 from dayfly.queue.producer import Producer
+from dayfly.queue.reaper import Reaper
 from dayfly.queue.records import Records
 from dayfly.worker.logfile import NOTE, LogReader, LogWriter, decode_all
 from dayfly.worker.places import Places
@@ -141,7 +143,8 @@ def test_q1_commands_of_rq_take_nothing_but_an_end(redis: Redis) -> None:
     """rq:pubsub names no function: whatever else is published is passed over, and does not silence the worker."""
     from dayfly.queue.wakeup import Kind, Wakeup
 
-    rubbish = [b"\xff\xfe", b"[" * 100_000, b"{}", b'{"command": "kill-horse"}', b'{"command": "os.system"}']
+    half = b'{"command": "stop-job", "job_id": "\\ud800"}'
+    rubbish = [b"\xff\xfe", b"[" * 100_000, b"{}", half, b'{"command": "kill-horse"}', b'{"command": "os.system"}']
     with Wakeup(redis, "w", ["default"]) as wakeup:
         until = time.monotonic() + 20
         while redis.publish("rq:pubsub:w", b"{}") == 0 or redis.publish("dayfly:worker:w", b"x") == 0:
@@ -254,6 +257,60 @@ def test_q2_rubbish_in_any_field_leaves_the_worker_alive(redis: Redis, consumer:
     redis.hset(f"rq:execution:{job_id}:e", mapping={"created_at": value, "worker_name": value})
     consumer.executions()
     Records(redis).get(job_id)
+
+
+@pytest.mark.parametrize("member", [b"x", b"\xff\xfe", b"x:", b":x", b"a:\xff"])
+def test_q2_an_entry_among_the_leases_that_is_none_is_dropped(redis: Redis, consumer: Consumer, member: bytes) -> None:
+    """The reaper takes it out, and gives back the job of a lost worker that stands beside it."""
+    job_id = Producer(redis).submit(read_job(DOCUMENT))
+    assert consumer.claim(OFFER) is not None
+    reaper = Reaper(redis, ["default"], 30.0)
+    reaper.tick()
+    redis.hset("dayfly:redis", "since", "0")
+    redis.zadd("dayfly:leases", {member: 1.0, **dict.fromkeys(redis.zrange("dayfly:leases", 0, -1), 1.0)})
+    reaper.tick()
+    assert redis.zcard("dayfly:leases") == 0
+    assert redis.hget(f"rq:job:{job_id}", "status") == b"queued"
+
+
+@pytest.mark.parametrize("word", [b"zzz", b"\xff", b"lost"])
+def test_q2_a_cancel_in_strange_words_is_a_cancel(redis: Redis, consumer: Consumer, word: bytes) -> None:
+    """The flag is what counts, as where a job is put back into its queue."""
+    job_id = Producer(redis).submit(read_job(DOCUMENT))
+    claim = consumer.claim(OFFER)
+    assert claim is not None
+    redis.hset(f"rq:job:{job_id}", "dayfly_cancel", word)
+    assert consumer.renew([claim]) == {job_id: Hold.CANCEL}
+
+
+def test_q2_a_class_in_the_index_that_is_no_text_is_dropped(redis: Redis, consumer: Consumer) -> None:
+    """Its list may hold whatever it will: no worker takes a job from it, nor is any held up."""
+    job_id = Producer(redis).submit(read_job(DOCUMENT))
+    behind = Producer(redis).submit(read_job(DOCUMENT))
+    (honest,) = redis.keys("rq:queue:default@*")
+    redis.lrem(honest, 1, job_id)
+    name = b"default@-:-:-:\xff"
+    redis.rpush(b"rq:queue:" + name, job_id)
+    redis.zadd("dayfly:index:default", {name: -1.0})
+    claim = consumer.claim(OFFER)
+    assert claim is not None
+    assert claim.job_id == behind
+    assert consumer.claim(OFFER) is None
+    assert redis.zscore("dayfly:index:default", name) is None
+
+
+def test_q2_half_of_a_surrogate_pair_reaches_redis_as_text(redis: Redis, consumer: Consumer) -> None:
+    """JSON from anybody may hold one, and a path on disk another: a refusal that quotes it is told all the same."""
+    Producer(redis).submit(read_job(DOCUMENT))
+    claim = consumer.claim(OFFER)
+    assert claim is not None
+    message = "cannot use /a\udcff nor \ud800"
+    result = dataclasses.replace(_ended(claim, Outcome.REJECTED), message=message)
+    assert consumer.finish(claim, result)
+    kept = Records(redis).get(claim.job_id).result
+    assert kept is not None
+    assert kept.message == message
+    assert scripts.CANCEL(redis, "\ud800", "cancel", "") == b"missing"
 
 
 def test_q3_a_log_is_bytes_and_nothing_else(tally: Any, tmp_path: Path) -> None:

@@ -79,6 +79,21 @@ def test_a_sealed_secret_survives_redis(value: bytes) -> None:
     assert unseal(again, [other]) == unseal(again, [generate(KeyKind.X25519), KEY]) == value
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"queues": ["q"], "sealed": {}, "set_at": 1%s}' % (b"0" * 400),
+        b'{"queues": ["q"], "sealed": {"k": 1}, "set_at": 1}',
+        b"[" * 100_000,
+        b"[]",
+    ],
+)
+def test_what_nobody_sealed_is_refused_in_words(text: bytes) -> None:
+    """Anybody may have written it; a worker says so of the job that wants it."""
+    with pytest.raises(SecretError, match="cannot be read"):
+        SealedSecret.from_json("A", text)
+
+
 def test_a_key_it_was_not_sealed_for_says_so() -> None:
     """With the ids that could open it."""
     sealed = seal("token", b"value", ["a"], [KEY], 1.0)

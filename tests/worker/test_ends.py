@@ -17,6 +17,32 @@ def test_cancel_beats_a_timeout_whose_grace_is_not_over(worker, queue):
     assert queue.result(job_id).outcome is Outcome.CANCELLED
 
 
+_THIEF = """
+import os, select, time
+thief = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+other = os.open("/proc/self/fd/2", os.O_RDONLY | os.O_NONBLOCK)
+while True:
+    for _ in range(100):
+        os.write(1, b"x")
+        try:
+            os.read(thief, 1)
+        except BlockingIOError:
+            pass
+    os.write(2, b"x")
+    time.sleep(0.01)
+    if select.select([other], [], [], 0)[0]:  # nobody has read it: whoever follows us waits for what we stole
+        time.sleep(600)
+"""
+
+
+def test_a_job_that_reads_its_own_output_still_meets_its_timeout(worker, queue):
+    """A byte that it takes back between our look at the pipe and our read is not waited for."""
+    worker.start()
+    result = queue.result(queue.submit(command=["python3", "-c", _THIEF], timeout=3, stop_grace=1, retry=0))
+    assert result.outcome is Outcome.TIMED_OUT
+    assert result.timings.finished_at - result.timings.started_at < 20
+
+
 @pytest.mark.parametrize(("when", "paths"), [("on_failure", ["made"]), ("on_success", [])])
 def test_a_job_that_was_stopped_is_a_failure_though_it_left_with_0(worker, queue, when, paths):
     """A timeout decides which artifacts are kept, not the exit code that the command answers it with."""

@@ -80,6 +80,17 @@ def _fill(path):
             file.write(bytes(4096))
 
 
+def test_jobs_whose_container_cannot_be_made_take_no_worker_along(worker, queue):
+    """There are more of them than keepers stand ready; the job behind them still finds one."""
+    worker.start()
+    image = "/proc/sys"  # no directory that overlayfs takes
+    bad = [queue.submit(image=image, command=["/x"], retry=0) for _ in range(worker.fields["slots"] + 2)]
+    results = [queue.result(job_id) for job_id in bad]
+    assert all("Invalid argument" in each.message for each in results)
+    assert queue.result(queue.submit(script="true")).outcome is Outcome.SUCCEEDED
+    assert worker.count_events("no keeper") == 0
+
+
 def test_a_directory_that_is_removed_under_a_job_loses_it_and_says_so(worker, queue):
     """The job is lost with a message about its directory, and the worker goes on."""
     worker.start()

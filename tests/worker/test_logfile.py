@@ -5,6 +5,7 @@ import os
 import pytest
 
 from dayfly.worker.logfile import NOTE, STDERR, STDOUT, Cursor, LogReader, LogWriter, decode_all
+from dayfly.worker.supervision import Supervision
 
 
 @pytest.fixture
@@ -139,3 +140,35 @@ def test_a_whole_log_in_pieces_of_any_size_decodes_to_its_frames(directory):
     whole = b"".join(frame.encode() for frame in frames)
     pieces = (whole[start : start + 7] for start in range(0, len(whole), 7))
     assert list(decode_all(pieces)) == frames
+
+
+def test_a_log_of_single_bytes_does_not_become_a_frame_for_each(directory):
+    """After many small frames output is to gather, ever longer; pieces of some size are never held up."""
+    writer = LogWriter(directory, 1 << 30)
+    pauses = []
+    for _ in range(4):
+        pauses.append(writer.gather_seconds(1))
+        for _ in range(30_000):
+            writer.write(STDOUT, b"x", 1)
+    assert pauses[:2] == [0.0, 0.0]
+    assert 0 < pauses[2] < pauses[3] < 0.01
+    assert writer.gather_seconds(4096) == 0.0
+    writer.close()
+
+
+def test_output_in_a_flood_of_single_bytes_gathers_in_its_pipe(directory, monkeypatch):
+    """Who follows a job waits as the log says, so that the next look finds more."""
+    waited = []
+    supervision = Supervision.__new__(Supervision)
+    supervision._log = supervision._output = LogWriter(directory, 1 << 30)
+    monkeypatch.setattr(supervision._log, "gather_seconds", lambda size: 0.25 if size < 1024 else 0.0)
+    monkeypatch.setattr("time.sleep", waited.append)
+    reader, writer = os.pipe()
+    supervision._pipes = {reader: STDOUT}
+    for piece in (b"x", b"x" * 2048):
+        os.write(writer, piece)
+        supervision._pump(reader)
+    assert waited == [0.25]
+    for fd in (reader, writer):
+        os.close(fd)
+    supervision._log.close()

@@ -112,6 +112,18 @@ def test_what_the_operator_or_the_host_refuses_is_named_by_its_field(tmp_path, d
         _plan(_planner(tmp_path), **document)
 
 
+def test_a_device_that_this_host_has_not_is_the_jobs_fault(tmp_path):
+    """No container can be made with such a limit, so none is tried; the number of one that is there is taken."""
+    limit = {"device": "999:0", "write_bps": "1M"}
+    with pytest.raises(SpecError, match=r"has no block device 999:0") as caught:
+        _plan(_planner(tmp_path), limits={"io": [{"device": "disk", "read_bps": "1M"}, limit]})
+    assert caught.value.path == "limits.io[1].device"
+    there = next(iter(os.listdir("/sys/dev/block")), None)
+    if there is not None and not os.path.exists(f"/sys/dev/block/{there}/partition"):
+        plan = _plan(_planner(tmp_path), limits={"io": [{"device": f"0{there}", "write_bps": "1M"}]})
+        assert plan.shape.quotas.io[0].device == there
+
+
 def test_a_job_without_switches_costs_no_switch(tmp_path):
     """What a job does not ask for is None: no filter of its own is compiled, no list of devices made."""
     plan = _plan(_planner(tmp_path), command=["x"], cap_add=[])

@@ -146,3 +146,43 @@ def test_a_rule_for_directories_spares_files() -> None:
     rules = IgnoreRules.parse(b"x/")
     assert rules.matches(b"a/x", is_directory=True)
     assert not rules.matches(b"a/x", is_directory=False)
+
+
+def test_a_tree_that_is_too_deep_is_refused_and_leaves_no_descriptor(tmp_path: Path) -> None:
+    """Three hundred levels are an error that says so, like any other of a directory that cannot be read."""
+    (tmp_path / ".dayflyignore").write_text("*.o\n")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="nested more than 256 levels deep"):
+        ignored(str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        (b"*a" * 40 + b"*b", b"a" * 255),
+        (b"*?" * 40 + b"b", b"a" * 255),
+        (b"[ac]*" * 40 + b"b", b"ca" * 127),
+        (b"**/a/" * 40 + b"b", b"a/" * 2000 + b"a"),
+        (b"**/*a*a*a*b", b"a" * 255 + b"/" + b"a" * 255),
+    ],
+)
+def test_a_pattern_of_many_wildcards_costs_no_more_than_a_moment(pattern: bytes, path: bytes) -> None:
+    """A line in a file of the job's would otherwise keep the agent for longer than the age of the universe."""
+    rules = IgnoreRules.parse(pattern)
+    assert not rules.matches(path, is_directory=False)
+    assert IgnoreRules.parse(pattern.replace(b"b", b"a")).matches(path, is_directory=False)
+
+
+def test_more_rules_than_could_be_applied_in_time_are_refused(tmp_path: Path) -> None:
+    """An agent compares every name with every rule while its leases wait."""
+    (tmp_path / ".dayflyignore").write_bytes(b"a\n" * 20_000)
+    with pytest.raises(OSError, match="more than 10000 lines"):
+        ignored(str(tmp_path))
