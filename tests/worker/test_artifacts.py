@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from dayfly.jobs.errors import SpecError
 from dayfly.jobs.spec import Artifacts
 from dayfly.worker import artifacts
 from dayfly.worker.artifacts import Tree, collect
@@ -349,18 +348,3 @@ def test_globs_of_a_job_select_what_their_author_means(workspace, tmp_path, patt
     os.close(root_fd)
     assert sorted(artifact.path for artifact in collected.artifacts) == expected
     assert collected.warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("paths", "exclude", "field"),
-    [
-        (("a", "{1..2000}"), (), "artifacts.paths[1]"),
-        (("a",), ("{1..999999999999}",), "artifacts.exclude[0]"),
-        (tuple(f"{number}{{1..900}}" for number in range(100)), (), "artifacts.paths[49]"),
-    ],
-)
-def test_globs_that_stand_for_too_many_are_refused_by_their_field(paths, exclude, field):
-    """What braces make of a few letters is bounded, for one pattern and for all of a job together."""
-    with pytest.raises(SpecError) as caught:
-        artifact_rules(Artifacts(paths=paths, exclude=exclude))
-    assert caught.value.path == field

@@ -60,3 +60,18 @@ def test_a_glob_matches_as_a_shells_does(pattern, matched, others):
     found = re.compile(artifact_rules(Artifacts(paths=(pattern,))).include[0], re.DOTALL)
     assert [each for each in matched if not found.match(each)] == []
     assert [each for each in others if found.match(each)] == []
+
+
+@pytest.mark.parametrize(
+    ("paths", "exclude", "field"),
+    [
+        (("a", "{1..2000}"), (), "artifacts.paths[1]"),
+        (("a",), ("{1..999999999999}",), "artifacts.exclude[0]"),
+        (tuple(f"{number}{{1..900}}" for number in range(100)), (), "artifacts.paths[49]"),
+    ],
+)
+def test_globs_that_stand_for_too_many_are_refused_by_their_field(paths, exclude, field):
+    """What braces make of a few letters is bounded, for one pattern and for all of a job together."""
+    with pytest.raises(SpecError) as caught:
+        artifact_rules(Artifacts(paths=paths, exclude=exclude))
+    assert caught.value.path == field
