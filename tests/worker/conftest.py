@@ -38,7 +38,7 @@ from pathlib import Path
 from dayfly.worker.agent import serve
 from dayfly.worker.settings import Allowed, Networking, WorkerSettings
 from dayfly.worker.stopping import signals
-fields = {{"allow": Allowed(None, None, True), **pickle.loads({fields!r})}}
+fields = {{"allow": Allowed(None, None, True, image_dirs=None), **pickle.loads({fields!r})}}
 settings = WorkerSettings(home=Path({home!r}), url={url!r}, name="w", **fields)
 with signals() as told:
     is_idle = serve(settings, told)

@@ -86,7 +86,7 @@ def test_jobs_whose_container_cannot_be_made_take_no_worker_along(worker, queue)
     image = "/proc/sys"  # no directory that overlayfs takes
     bad = [queue.submit(image=image, command=["/x"], retry=0) for _ in range(worker.fields["slots"] + 2)]
     results = [queue.result(job_id) for job_id in bad]
-    assert all("cannot " in each.message for each in results)
+    assert all("cannot " in each.message for each in results), [each.message for each in results]
     assert queue.result(queue.submit(script="true")).outcome is Outcome.SUCCEEDED
     assert worker.count_events("no keeper") == 0
 
