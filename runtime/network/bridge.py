@@ -17,7 +17,7 @@ from dayfly.runtime.network.addresses import Addresses, find_addresses
 from dayfly.runtime.network.elements import packed
 from dayfly.runtime.network.job_elements import Place, own_list, removal_of
 from dayfly.runtime.network.links import Plug, links
-from dayfly.runtime.network.names import bridge_name, table_name
+from dayfly.runtime.network.names import bridge_name, port_prefix, table_name
 from dayfly.runtime.network.outer_host import OuterHost
 from dayfly.runtime.network.places import Places
 from dayfly.runtime.network.published import entries
@@ -56,7 +56,7 @@ class Bridge:
         ways = uplinks()
         policy = self._policy(addresses, ways)
         self._write_sysctls(policy)
-        nft.apply(ruleset(policy) + self._elements_of_jobs(addresses))
+        nft.apply(ruleset(policy) + self._elements_of_jobs())
         forwarding.open_links(addresses.bridge, ways)
         self._write_names(policy)
         self._addresses, self._stamp = addresses, stamp  # only what is done counts: mend() tries again
@@ -99,18 +99,21 @@ class Bridge:
         """Take out the ports that lead to a place without a link: their job was killed. Raises HostError, OSError."""
         if self._addresses is None:
             return
-        table, alive = self._addresses.table, self._places_with_link(self._addresses)
-        dead = [each for each in entries(table) if self._addresses.index_of(packed(each.address)) not in alive]
+        table = self._addresses.table
+        published = list(entries(table))  # mostly nothing, and this is asked at every change of a link
+        alive = self._places_with_link() if published else ()
+        dead = [each for each in published if self._addresses.index_of(packed(each.address)) not in alive]
         if dead:
             nft.apply("".join(f"delete {each.text(table)}" for each in dead))
 
-    def _elements_of_jobs(self, addresses: Addresses) -> str:
+    def _elements_of_jobs(self) -> str:
         """What a policy that was flushed has to have again; nothing that it has already is in anybody's way."""
-        return kept_elements.of_places(self._home, self._places_with_link(addresses))
+        return kept_elements.of_places(self._home, self._places_with_link())
 
-    def _places_with_link(self, addresses: Addresses) -> set[int]:
-        names = {name for _, name in socket.if_nameindex()}
-        return {index for index in range(addresses.capacity) if addresses.port(index) in names}
+    def _places_with_link(self) -> set[int]:
+        names = (name for _, name in socket.if_nameindex())
+        prefix = port_prefix(self._settings.tag)
+        return {int(name.removeprefix(prefix), 16) for name in names if name.startswith(prefix)}
 
     def _current(self) -> Addresses:
         """The bridge as it is; brought up when it is not there, or what it was made for has changed."""
