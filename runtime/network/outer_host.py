@@ -69,7 +69,10 @@ def _local4(trie: str) -> Iterator[str]:
 
 
 def _local6(routes: str) -> Iterator[str]:
+    """Without link-local ones: nothing is routed to them, and they come and go with each link."""
     for line in routes.splitlines():
         words = line.split()
         if int(words[8], 16) & (_LOCAL6 | _ANYCAST6):
-            yield str(ipaddress.IPv6Network((int(words[0], 16), int(words[1], 16))))
+            found = ipaddress.IPv6Network((int(words[0], 16), int(words[1], 16)))
+            if not found.is_link_local:
+                yield str(found)
