@@ -137,12 +137,17 @@ class Services:
                 yield f"the kernel killed processes of {name} for memory, yet it went on"
 
     def _publish(self) -> str | None:
-        """Most jobs publish nothing, and need none of it."""
-        if self._wire is None or not any(plan.ports for plan in self._record.services):
+        """Lead ports of the host to them. None: so it is; else which one is another's. Raises HostError."""
+        ports = [port for plan in self._record.services for port in plan.ports]
+        if self._wire is None or not ports:
             return None
-        from dayfly.worker.publishing import publish
+        from dayfly.runtime.network.published import PortInUseError  # nft: for who has such ports only
 
-        return publish(self._record.services, self._wire, self._ports)
+        try:
+            self._ports.enter_context(self._wire.published(ports))
+        except PortInUseError as error:
+            return str(error)
+        return None
 
     def _end_all(self) -> None:
         """Kill all, wait for all, then read what they left: none may write to what another one has left."""

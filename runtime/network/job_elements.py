@@ -43,10 +43,9 @@ def removal_of(place: Place) -> str:
     with Sets(place.table) as sets:
         lines = [line for version, address in place.by_version for line in _elements(sets, place, version, address)]
     own = {address for _, address in place.by_version}
-    ports = [each.text(place.table) for each in entries(place.table) if each.address in own]
-    return "".join(
-        [*(f"delete element inet {place.table} {line}\n" for line in lines), *(f"delete {each}" for each in ports)]
-    )
+    elements = [f"element inet {place.table} {line}\n" for line in lines]
+    elements += [each.text(place.table) for each in entries(place.table) if each.address in own]
+    return "".join(f"delete {each}" for each in elements)
 
 
 def _elements(sets: Sets, place: Place, version: int, address: str) -> Iterator[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from dayfly.jobs.errors import SpecError
 from dayfly.jobs.key_text import KeyKind, generate
 from dayfly.jobs.sealed import SealedSecret, seal
 from dayfly.jobs.signatures import SECRET, SigningKey, TrustedKeys
-from dayfly.queue.connection import connect
 from dayfly.queue.key_files import write_key
 from dayfly.queue.secret_records import SecretRecords
 from dayfly.runtime import syscalls
@@ -30,12 +28,6 @@ VALUE = b"correct horse"
 JOB = read_job({"image": "host", "script": "true", "secrets": ["token"]})
 SIGNER = SigningKey(generate(KeyKind.HMAC))
 TRUSTED = TrustedKeys([SIGNER.key])
-
-
-@pytest.fixture
-def redis(valkey: str) -> Iterator[Redis]:
-    with contextlib.closing(connect(valkey)) as client:
-        yield client
 
 
 @pytest.fixture
