@@ -32,7 +32,7 @@ from dayfly.runtime.oci.oci_runtime import OciRuntime
 from dayfly.runtime.rootfs import make_stage
 from dayfly.runtime.shape import ContainerPlan, Process, Quotas, Shape
 
-pytest_plugins = ["network_world"]
+pytest_plugins = ["network_world", "open_way"]
 
 _IN_CI = os.environ.get("CI") == "true"
 _PR_SET_CHILD_SUBREAPER = 36

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from open_way import OpenWay
 
 from dayfly.jobs.errors import ImageError, ImageNotFound
 from dayfly.runtime.images.store import ImageStore
@@ -234,14 +235,11 @@ def test_a_killed_import_is_swept(store: ImageStore, home: Path, tmp_path: Path)
 
 @pytest.mark.attack("A6")
 @pytest.mark.control("A6")
-def test_nobody_else_may_enter_the_store(home: Path, tar: Any, tmp_path: Path) -> None:
+def test_nobody_else_may_enter_the_store(home: Path, tar: Any, tmp_path: Path, open_way: OpenWay) -> None:
     """Another user of the host cannot even stat a setuid program of an image (CVE-2021-41091)."""
     home.mkdir(mode=0o755)
     (home / "images").mkdir(mode=0o755)
-    for parent in [home, *home.parents]:
-        if parent == Path("/tmp"):
-            break
-        parent.chmod(0o755)
+    open_way(home)
     (tmp_path / "r.tar").write_bytes(tar().file("su", mode=0o4755).bytes())
     layer = ImageStore(home).import_(str(tmp_path / "r.tar"), "a").image.layers[0]
     assert os.stat(home / "images").st_mode & 0o7777 == 0o700
