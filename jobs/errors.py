@@ -157,6 +157,10 @@ class HostError(DayflyError):
         self.errno = errno
         self.reason = reason
 
+    def fields(self) -> dict[str, str | int | None]:
+        """What makes it again in another process, as JSON may carry it: `HostError(**fields)`."""
+        return {name: getattr(self, name) for name in ("step", "path", "errno", "remedy", "reason")}
+
 
 class Unsupported(HostError):
     """This host cannot do it whatever one tries: a kernel without it, rights that are missing."""

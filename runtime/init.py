@@ -79,15 +79,12 @@ def tell(channel: Channel, error: NotExecutableError | HostError | OSError) -> N
         return
     if isinstance(error, OSError):
         error = HostError("set up the container", error.filename, error.errno)
-    channel.send(Message.FAULT, **{name: getattr(error, name) for name in _FAULT})
+    channel.send(Message.FAULT, **error.fields())
 
 
 def secret_values(start: Mapping[str, Any]) -> dict[str, bytes]:
     """The values of the job's secrets by name, out of the message that starts it."""
     return {name: a2b_base64(value) for name, value in start["secrets"].items()}
-
-
-_FAULT = ("step", "path", "errno", "remedy", "reason")
 
 
 def _prepare(stage: str, own: Birthright, channel: Channel, output: tuple[int, int], notes: list[str]) -> Namespaces:

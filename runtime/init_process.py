@@ -172,7 +172,7 @@ class InitProcess:
             raise HostError("set up the container", reason="its init died before the job began")
         message, fields = received
         if message is Message.FAULT:
-            raise HostError(fields["step"], fields["path"], fields["errno"], fields["remedy"], reason=fields["reason"])
+            raise HostError(**fields)
         return message, fields
 
     def _signal(self, number: signal.Signals) -> None:

@@ -148,7 +148,7 @@ def _fault(error: HostError | OSError | ImportError) -> dict[str, Any]:
         error = HostError("put the job on the bridge", None, None, remedy, reason=str(error))
     if isinstance(error, OSError):
         error = HostError("put the job on the bridge", error.filename, error.errno)
-    return {name: getattr(error, name) for name in ("step", "path", "errno", "remedy", "reason")}
+    return error.fields()
 
 
 def _say(text: str) -> None:

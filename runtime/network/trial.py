@@ -63,7 +63,7 @@ def main(home: str) -> None:
         nft.apply(ruleset(Policy(addresses, settings, resolvers, outer=outer.addresses())))
     except (HostError, OSError) as error:
         fault = error if isinstance(error, HostError) else HostError(_STEP, error.filename, error.errno)
-        print(json.dumps({name: getattr(fault, name) for name in ("step", "path", "errno", "remedy", "reason")}))
+        print(json.dumps(fault.fields()))
         sys.exit(1)
 
 

@@ -64,7 +64,7 @@ class Wire:
                     os.close(namespace)
             answer, netfilter = _receive(answers)
         if "table" not in answer:
-            raise HostError(answer["step"], answer["path"], answer["errno"], answer["remedy"], reason=answer["reason"])
+            raise HostError(**answer)
         return cls(**answer, index=index, home=home, requests=requests, netfilter=netfilter)
 
     @property
