@@ -138,7 +138,10 @@ class DuplicateJob(QueueError):
 
 
 class HostError(DayflyError):
-    """The host could not do `step` (an infinitive: "mount the overlay") on `path`."""
+    """The host could not do `step` (an infinitive: "mount the overlay") on `path`.
+
+    `is_jobs_own`: it is what one job asks for that cannot be done, and others may well run here.
+    """
 
     def __init__(
         self,
@@ -148,6 +151,7 @@ class HostError(DayflyError):
         remedy: str | None = None,
         *,
         reason: str | None = None,
+        is_jobs_own: bool = False,
     ) -> None:
         where = f" {path}" if path else ""
         why = reason or (os.strerror(errno) if errno else None)
@@ -156,10 +160,12 @@ class HostError(DayflyError):
         self.path = path
         self.errno = errno
         self.reason = reason
+        self.is_jobs_own = is_jobs_own
 
     def fields(self) -> dict[str, str | int | None]:
         """What makes it again in another process, as JSON may carry it: `HostError(**fields)`."""
-        return {name: getattr(self, name) for name in ("step", "path", "errno", "remedy", "reason")}
+        names = ("step", "path", "errno", "remedy", "reason", "is_jobs_own")
+        return {name: getattr(self, name) for name in names}
 
 
 class Unsupported(HostError):

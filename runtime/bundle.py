@@ -23,6 +23,7 @@ from collections.abc import Collection
 
 from dayfly.jobs.errors import HostError, StoreError
 from dayfly.runtime.freezing import Freezing, Seen
+from dayfly.runtime.ignore import IgnoreError
 from dayfly.runtime.staging import Staging, delete
 from dayfly.runtime.syscalls import syncfs
 
@@ -41,6 +42,8 @@ def freeze(source: str | os.PathLike[str], bundles_root: str | os.PathLike[str])
         return _freeze(source, root)
     except RecursionError as error:
         raise HostError("freeze the directory", source, reason="it is hundreds of directories deep") from error
+    except IgnoreError as error:
+        raise HostError("freeze the directory", source, reason=str(error)) from error
     except OSError as error:
         remedy = "free some space on the disk of DAYFLY_HOME" if error.errno == errno.ENOSPC else None
         where = os.path.join(source, os.fsdecode(error.filename)) if error.filename else source

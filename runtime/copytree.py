@@ -2,23 +2,26 @@
 
 Directories, regular files and symbolic links, with their modes and times; the owner becomes the job's user, as the
 mapping would have shown it. What the mapping would not have let the job read (view.py) is left out. Nothing is
-followed, and the source may change while it is read.
+followed, nor entered what is mounted below, which the job would not see; and the source may change while it is read.
 """
 
 import os
 import stat
 from dataclasses import dataclass
 
+from dayfly.runtime.ignore import IgnoreRules
+from dayfly.runtime.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from dayfly.runtime.view import View
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _CHUNK = 1 << 24
 
 Owner = tuple[int, int]  # uid, gid
 
 
-def copy_tree(source_fd: int, target: str, owner: Owner, without: frozenset[str], view: View | None) -> int:
-    """Copy the directory `source_fd` into the one at `target`, but for the relative paths in `without`.
+def copy_tree(source_fd: int, target: str, owner: Owner, without: IgnoreRules, view: View | None) -> int:
+    """Copy the directory `source_fd` into the one at `target`, but for what `without` leaves out.
 
     `view`: what the job may read of it; None: whatever the caller may. Returns the number of files and directories that
     could not be read. Raises OSError when the target cannot be written.
@@ -39,7 +42,7 @@ def copy_tree(source_fd: int, target: str, owner: Owner, without: frozenset[str]
 @dataclass
 class _Copy:
     owner: Owner
-    without: frozenset[str]
+    without: IgnoreRules
     view: View | None
     unread: int = 0
 
@@ -47,7 +50,7 @@ class _Copy:
         with os.scandir(source) as entries:
             for entry in entries:
                 facts = entry.stat(follow_symlinks=False)
-                if path + entry.name in self.without:
+                if self.without.matches(os.fsencode(path + entry.name), is_directory=stat.S_ISDIR(facts.st_mode)):
                     continue
                 if stat.S_ISDIR(facts.st_mode):
                     self._directory(source, target, path, entry.name, facts)
@@ -88,7 +91,7 @@ class _Copy:
 
     def _open(self, source: int, name: str, flags: int) -> int | None:
         try:
-            fd = os.open(name, flags, dir_fd=source)
+            fd = openat2(source, name, flags, resolve=_BENEATH)
         except OSError:
             self.unread += 1
             return None

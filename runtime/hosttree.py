@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
 from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.namespaces import Namespaces
@@ -22,6 +23,17 @@ _CLONE = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
 def open_source(path: str) -> int:
     """An O_PATH descriptor of what the agent has resolved and allowed: a link put there since is not followed."""
     return syscalls.openat2(syscalls.AT_FDCWD, path, os.O_PATH, resolve=syscalls.RESOLVE_NO_SYMLINKS)
+
+
+def open_meant(path: str, device: int | None, inode: int | None, what: str) -> int:
+    """The same, checked to be the very file that was looked at, where that is known. Raises OSError, HostError."""
+    fd = open_source(path)
+    facts = os.fstat(fd)
+    if None in (device, inode) or (device, inode) == (facts.st_dev, facts.st_ino):
+        return fd
+    os.close(fd)
+    reason = "something else has taken its place since the job was submitted"
+    raise HostError(what, path, reason=reason, remedy="submit the job again", is_jobs_own=True)
 
 
 @contextmanager

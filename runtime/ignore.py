@@ -2,22 +2,30 @@
 
 Only the one file in the top directory counts. As in git the last rule that matches decides, and nothing below a
 directory that is left out can be taken in again. Names are bytes, as git compares them.
+
+The file is somebody's who may wish us ill: what it may cost is bounded, its own translation included.
 """
 
 import errno
+import math
 import os
 import re
 import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
+
+from dayfly.runtime.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 IGNORE_FILE = ".dayflyignore"
 _MAX_BYTES = 1 << 20
+_MAX_LINE = 4096  # PATH_MAX: a longer one would match nothing
 _MAX_DEPTH = 256
 _MAX_RULES = 10_000
-_LONGEST_SECONDS = 10.0  # an agent that is at it for longer than a lease loses its jobs
+_LONGEST_SECONDS = 10.0
+_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _STAR = b"[^/]*?"
 _CROSSING = b"(?:.*?/)??"
 _CLASSES: dict[bytes, Callable[[bytes], bool]] = {
@@ -34,6 +42,10 @@ _CLASSES: dict[bytes, Callable[[bytes], bool]] = {
     b"print": lambda char: b" " <= char < b"\x7f",
     b"graph": lambda char: b" " < char < b"\x7f",
 }
+
+
+class IgnoreError(Exception):
+    """The rules cannot be applied: they, or the tree, are too much. Its text completes "… , since"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +72,27 @@ class IgnoreRules:
         self._rules = rules
 
     @classmethod
-    def parse(cls, text: bytes) -> Self:
-        """Raises OSError for more rules than a tree could be compared with in time."""
+    def parse(cls, text: bytes, deadline: float = math.inf) -> Self:
+        """Raises IgnoreError for more than could be applied to a tree by then (time.monotonic())."""
         lines = text.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        if len(lines) > _MAX_RULES:
-            raise OSError(errno.E2BIG, f"its {IGNORE_FILE} has more than {_MAX_RULES} lines")
-        return cls(tuple(rule for line in lines if (rule := _read_rule(line)) is not None))
+        if len(lines) > _MAX_RULES or max(map(len, lines)) > _MAX_LINE:
+            most = f"{_MAX_RULES} lines, or one of more than {_MAX_LINE} letters"
+            raise IgnoreError(f"its {IGNORE_FILE} has more than {most}")
+        return cls(tuple(rule for line in lines if _in_time(deadline) and (rule := _read_rule(line)) is not None))
 
     @classmethod
-    def of(cls, directory: int) -> Self:
-        """The rules in the directory open at that descriptor; none when it has no such regular file."""
+    def of(cls, directory: int, deadline: float = math.inf) -> Self:
+        """The rules in the directory open at that descriptor; none when it has no such regular file.
+
+        Raises IgnoreError.
+        """
         try:
             fd = os.open(IGNORE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
         except OSError:
             return cls(())
         with open(fd, "rb") as file:
             is_regular = stat.S_ISREG(os.fstat(fd).st_mode)
-            return cls.parse(file.read(_MAX_BYTES)) if is_regular else cls(())
+            return cls.parse(file.read(_MAX_BYTES), deadline) if is_regular else cls(())
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -92,44 +108,53 @@ class IgnoreRules:
         return False
 
 
-def ignored(source: str) -> list[str]:
-    """The paths, relative to `source`, that its `.dayflyignore` leaves out; of a whole directory only its own."""
-    fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        rules = IgnoreRules.of(fd)
-        return [os.fsdecode(path) for path in _ignored(fd, rules)] if rules else []
-    finally:
-        os.close(fd)
+def ignored(top: int) -> Iterator[str]:
+    """The paths in the directory open at `top` that its `.dayflyignore` leaves out; of a whole directory only its own.
 
-
-def _ignored(top: int, rules: IgnoreRules) -> Iterator[bytes]:
-    """In the order of their names. Raises OSError for a tree too large, or too deep: each level has a descriptor."""
-    levels = [_Level(top, b"", _listed(top))]
+    What is mounted below is not looked into. Raises IgnoreError where that takes long, OSError.
+    """
     deadline = time.monotonic() + _LONGEST_SECONDS
+    rules = IgnoreRules.of(top, deadline)
+    return map(os.fsdecode, _ignored(top, rules, deadline)) if rules else iter(())
+
+
+def _ignored(top: int, rules: IgnoreRules, deadline: float) -> Iterator[bytes]:
+    levels = [_Level(os.dup(top), b"", _listed(top))]
     try:
         while levels:
-            if time.monotonic() > deadline:
-                raise OSError(errno.ETIME, f"to apply its {IGNORE_FILE} takes more than {_LONGEST_SECONDS:g} s")
             level = levels[-1]
             name, is_directory = next(level.entries, (None, False))
             if name is None:
-                _close(levels.pop(), top)
+                os.close(levels.pop().fd)
             elif rules.matches(level.prefix + name, is_directory=is_directory):
                 yield level.prefix + name
             elif is_directory and (child := _open_child(level, name)) is not None:
                 levels.append(child)
                 if len(levels) > _MAX_DEPTH:
-                    raise OSError(errno.ELOOP, f"its directories are nested more than {_MAX_DEPTH} levels deep")
+                    raise IgnoreError(f"its directories are nested more than {_MAX_DEPTH} levels deep")
+            _in_time(deadline)
     finally:
         for level in levels:
-            _close(level, top)
+            os.close(level.fd)
+
+
+def _in_time(deadline: float) -> bool:
+    """True, or else IgnoreError."""
+    if time.monotonic() > deadline:
+        raise IgnoreError(f"to apply its {IGNORE_FILE} takes more than {_LONGEST_SECONDS:g} s")
+    return True
 
 
 def _open_child(level: _Level, name: bytes) -> _Level | None:
+    """None for one that is gone since it was listed, or that something is mounted on."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=level.fd)
-    except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
+        fd = openat2(level.fd, name, os.O_RDONLY | os.O_DIRECTORY, resolve=_BENEATH)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.ELOOP):
+            return None
+        raise
     try:
         return _Level(fd, level.prefix + name + b"/", _listed(fd))
     except OSError:
@@ -138,13 +163,10 @@ def _open_child(level: _Level, name: bytes) -> _Level | None:
 
 
 def _listed(fd: int) -> Iterator[tuple[bytes, bool]]:
+    """As they come: a directory of millions is not held."""
     with os.scandir(fd) as entries:
-        return iter(sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries))
-
-
-def _close(level: _Level, top: int) -> None:
-    if level.fd != top:  # which is the caller's
-        os.close(level.fd)
+        for entry in entries:
+            yield os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)
 
 
 def _read_rule(line: bytes) -> _Rule | None:
@@ -258,8 +280,17 @@ def _bracket(pattern: bytes, at: int) -> tuple[bytes, int] | None:
         if low is None or high is None:
             return None
         members.update(range(low, high + 1))
-    chosen = (set(range(256)) - members if is_negated else members) - {ord("/")}
-    return b"[" + b"".join(b"\\x%02x" % code for code in sorted(chosen)) + b"]" if chosen else b"(?!)", at + 1
+    chosen = sorted((set(range(256)) - members if is_negated else members) - {ord("/")})
+    return b"[" + b"".join(_ranges(chosen)) + b"]" if chosen else b"(?!)", at + 1
+
+
+def _ranges(codes: list[int]) -> Iterator[bytes]:
+    """Neighbours as one range: a file of negated sets would become a thousand times as long."""
+    first = codes[0]
+    for code, following in pairwise([*codes, -1]):
+        if following != code + 1:
+            yield b"\\x%02x-\\x%02x" % (first, code)
+            first = following
 
 
 def _literal(pattern: bytes, at: int) -> tuple[int | None, int]:

@@ -137,7 +137,8 @@ def _live(
     identity = look_up(plan.process.user)
     privileges, program = plan.privileges or EVERYBODYS, _filter(own, plan.privileges)
     notes: list[str] = []
-    perform([*input_operations(own.ids, namespaces, plan, identity, notes, secrets), PivotRoot("root")])
+    perform(input_operations(own.ids, namespaces, plan, identity, notes, secrets), are_jobs_own=True)
+    perform([PivotRoot("root")])
     socket.sethostname(plan.process.hostname)
     for pipe in output:  # so that `>> /dev/stdout` works for the job's user
         os.fchown(pipe, own.ids.first + identity.uid, own.ids.first + identity.gid)

@@ -9,8 +9,9 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_owned, open_source
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_as_it_is, attach_as_nobodys, attach_owned, open_meant
 from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.names import HOSTS, GiveHosts
 from dayfly.runtime.namespaces import Namespaces
@@ -77,7 +78,7 @@ class GiveMount:
         return f"mount {self.request.source} at {self.request.target}"
 
     def apply(self) -> None:
-        source = open_source(self.request.source)
+        source = self._open()
         is_directory = stat.S_ISDIR(os.fstat(source).st_mode)
         target = open_target(self.request.target, is_directory)
         try:
@@ -90,6 +91,16 @@ class GiveMount:
         finally:
             os.close(source)
             os.close(target)
+
+    def _open(self) -> int:
+        """What the operator lets the job have, and not what somebody has put there since."""
+        request = self.request
+        fd = open_meant(request.source, request.device, request.inode, "mount")
+        if request.owner is None or request.owner == os.fstat(fd).st_uid:
+            return fd
+        os.close(fd)
+        reason = "it was given to another user since the job was let have it"
+        raise HostError("mount", request.source, reason=reason, remedy="submit the job again", is_jobs_own=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ A container's set-up is a list of them, so that `dayfly run --debug` prints the 
 Relative paths are below the stage (see `rootfs.py`), the directory that init stands in until it pivots.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -24,13 +25,20 @@ class Operation(Protocol):
     def apply(self) -> None: ...
 
 
-def perform(operations: Iterable[Operation]) -> None:
-    """Apply each operation in order. Raises `HostError` naming the one that failed."""
+def perform(operations: Iterable[Operation], *, are_jobs_own: bool = False) -> None:
+    """Apply each operation in order. Raises `HostError` naming the one that failed.
+
+    `are_jobs_own`: they are of paths that the job states, below /workspace or its root, and on its own disk.
+    """
     for operation in operations:
         try:
             operation.apply()
         except OSError as error:
-            raise HostError(operation.describe(), error.filename, error.errno, remedy_for(error)) from error
+            is_jobs_own = are_jobs_own and error.errno in _OF_PATHS
+            remedy = remedy_for(error)
+            raise HostError(
+                operation.describe(), error.filename, error.errno, remedy, is_jobs_own=is_jobs_own
+            ) from error
 
 
 def remedy_for(error: OSError) -> str | None:
@@ -38,6 +46,13 @@ def remedy_for(error: OSError) -> str | None:
     return _REMEDIES.get(error.errno or 0)
 
 
+# What a path may be that leads nowhere in an image, or is more than the job's disk has room for.
+_OF_PATHS = frozenset(
+    (
+        *(errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
+        *(errno.ENOSPC, errno.EDQUOT),
+    )
+)
 _REMEDIES = {
     1: "run the worker as root, or see what `dayfly doctor` says this host lacks",
     19: "this kernel lacks the file system; see `dayfly doctor`",

@@ -117,11 +117,17 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """A host path that the job sees at `target`, read-only unless `writable`."""
+    """A host path that the job sees at `target`, read-only unless `writable`.
+
+    It is checked to be still `device` and `inode`, and `owner`'s, as it was when the job was let have it.
+    """
 
     source: str
     target: str
     writable: bool = False
+    device: int | None = None
+    inode: int | None = None
+    owner: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +142,16 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """The directory below /workspace, seen copy-on-write. A live one is checked to be still `device` and `inode`."""
+    """The directory below /workspace, seen copy-on-write.
+
+    A live one, which may change meanwhile, is checked to be still `device` and `inode`, and without what its
+    .dayflyignore leaves out.
+    """
 
     source: str
     device: int | None = None
     inode: int | None = None
-    hidden: tuple[str, ...] = ()
+    is_live: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +206,7 @@ class ContainerPlan:
             shape=Shape.from_json(document["shape"]),
             process=Process(**process),
             mounts=tuple(Mount(**mount) for mount in document["mounts"]),
-            workspace=Workspace(**{**workspace, "hidden": tuple(workspace["hidden"])}) if workspace else None,
+            workspace=Workspace(**workspace) if workspace else None,
             merge_streams=document["merge_streams"],
             privileges=Privileges(**privileges) if (privileges := document.get("privileges")) else None,
             secrets=tuple(Secret(**secret) for secret in document.get("secrets", ())),

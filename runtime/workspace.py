@@ -8,13 +8,16 @@ other inputs.
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dayfly.jobs.errors import HostError
 from dayfly.runtime import syscalls
 from dayfly.runtime.copytree import copy_tree
-from dayfly.runtime.hosttree import NOT_MAPPED, attach_owned, open_source
+from dayfly.runtime.hosttree import NOT_MAPPED, attach_owned, open_meant
 from dayfly.runtime.idrange import IdMap
+from dayfly.runtime.ignore import IgnoreError, IgnoreRules, ignored
 from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Overlay
 from dayfly.runtime.shape import Workspace
@@ -31,18 +34,8 @@ def open_given(workspace: Workspace) -> int:
 
     Raises OSError, HostError.
     """
-    fd = open_source(workspace.source)
-    facts = os.fstat(fd)
-    expected = (workspace.device, workspace.inode)
-    if None in expected or expected == (facts.st_dev, facts.st_ino):
-        return fd
-    os.close(fd)
-    raise HostError(
-        "give the job its directory",
-        workspace.source,
-        reason="another directory has taken its place since the job was submitted",
-        remedy="submit the job again",
-    )
+    what = "give the job its directory"
+    return open_meant(workspace.source, workspace.device, workspace.inode, what)
 
 
 def is_overlaid(disk_fd: int) -> bool:
@@ -94,32 +87,37 @@ class GiveWorkspace:
             groups = _groups(os.fstat(fd), self.user.gid)
             read_only = syscalls.MOUNT_ATTR_RDONLY
             if attach_owned(fd, _LOWER, read_only, self.ids, self.user, self.namespaces, groups):
-                self._overlay()
+                self._overlay(fd)
             else:
                 self._copy(fd)
+        except IgnoreError as error:
+            raise HostError(
+                "give the job its directory", self.workspace.source, reason=str(error), is_jobs_own=True
+            ) from error
         finally:
             os.close(fd)
 
-    def _overlay(self) -> None:
-        parents = self._hide_ignored()
+    def _overlay(self, fd: int) -> None:
+        parents = self._hide_ignored(fd) if self.workspace.is_live else set()
         for path in (".", *parents):
             self._take_after(path)
         overlay = Overlay((_LOWER,), _UPPER, f"disk/{_WORK}", "root/workspace", has_user_marks=not self.ids.is_mounted)
         overlay.apply()
 
-    def _hide_ignored(self) -> set[str]:
+    def _hide_ignored(self, fd: int) -> set[str]:
         """Hide what .dayflyignore names: a whiteout (0:0 character device, overlayfs.rst) for each path.
 
         Returns the directories that had to be made for them.
         """
         made: set[str] = set()
-        for path in self.workspace.hidden:
-            parts = path.split("/")[:-1]
-            for parent in ("/".join(parts[: count + 1]) for count in range(len(parts))):
-                if parent not in made:
-                    os.mkdir(f"{_UPPER}/{parent}", 0o755)
-                    made.add(parent)
-            os.mknod(f"{_UPPER}/{path}", stat.S_IFCHR, os.makedev(0, 0))
+        with _opened(fd) as directory:
+            for path in ignored(directory):
+                parts = path.split("/")[:-1]
+                for parent in ("/".join(parts[: count + 1]) for count in range(len(parts))):
+                    if parent not in made:
+                        os.mkdir(f"{_UPPER}/{parent}", 0o755)
+                        made.add(parent)
+                os.mknod(f"{_UPPER}/{path}", stat.S_IFCHR, os.makedev(0, 0))
         return made
 
     def _take_after(self, path: str) -> None:
@@ -142,16 +140,24 @@ class GiveWorkspace:
     def _copy(self, fd: int) -> None:
         """The upper is bound at /workspace already (rootfs.py), so a copy in it needs no overlay."""
         owner = (self.ids.first + self.user.uid, self.ids.first + self.user.gid)
-        source = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-        try:
+        with _opened(fd) as source:
             view = View.of(os.fstat(source)) if self.ids.is_mounted else None
-            unread = copy_tree(source, _UPPER, owner, frozenset(self.workspace.hidden), view)
-        finally:
-            os.close(source)
+            rules = IgnoreRules.of(source) if self.workspace.is_live else IgnoreRules(())
+            unread = copy_tree(source, _UPPER, owner, rules, view)
         self.notes.append(
             f"the directory {self.workspace.source} was copied: {NOT_MAPPED}"
             + (f"; {unread} files could not be read" if unread else "")
         )
+
+
+@contextmanager
+def _opened(given: int) -> Iterator[int]:
+    """To be read: what was given is only a place (O_PATH)."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=given)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _groups(facts: os.stat_result, gid: int) -> dict[int, int]:

@@ -5,6 +5,7 @@ trusts no name (overlay_walk.py) and no number of them: whatever is kept here is
 goes, is one that can be read back. Regular files only. Keepers import this file: lean.
 """
 
+import errno
 import os
 import stat
 import time
@@ -13,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dayfly.runtime.syscalls import openat2
 from dayfly.runtime.view import View
 from dayfly.worker.blob import Unreadable, copy_into
 from dayfly.worker.exit import Artifact
-from dayfly.worker.overlay_walk import UNSEEN, Found, overlay_xattr, walk
+from dayfly.worker.overlay_walk import BENEATH, UNSEEN, Found, overlay_xattr, walk
 from dayfly.worker.record import ArtifactRules
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ MAX_NAMED = 20  # of the files that the store did not take
 
 _LOOK_SECONDS = 0.1
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 @dataclass(frozen=True)
@@ -228,9 +230,9 @@ def _slashed(start: str) -> str:
 
 def _store_file(found: Found, collection: _Collection) -> Artifact:
     try:
-        fd = os.open(found.name, _FILE, dir_fd=found.parent_fd)
+        fd = openat2(found.parent_fd, found.name, _FILE, resolve=BENEATH)
     except OSError as error:
-        raise _Skipped(error.strerror) from error
+        raise _Skipped("something is mounted there" if error.errno == errno.EXDEV else error.strerror) from error
     try:
         status = os.fstat(fd)
         _check_file(fd, status, collection)

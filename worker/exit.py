@@ -17,17 +17,18 @@ NAME = "exit.json"
 
 @dataclass(frozen=True)
 class Fault:
-    """Ours: the container could not be made or kept."""
+    """The container could not be made or kept: by us, or as this one job wants it."""
 
     step: str
     path: str | None
     errno: int | None
     message: str
     remedy: str | None = None
+    is_jobs_own: bool = False
 
     @classmethod
     def of(cls, error: HostError) -> Self:
-        return cls(error.step, error.path, error.errno, error.message, error.remedy)
+        return cls(error.step, error.path, error.errno, error.message, error.remedy, error.is_jobs_own)
 
 
 @dataclass(frozen=True)

@@ -198,8 +198,8 @@ class Liaison:
         job.is_settled = True
         self._roster.touched.discard(job)
         self._log_end(job, is_ours)
-        if job.ending is not None and job.ending.fault is not None:
-            self._pause(job.ending.fault.message)
+        if job.ending is not None and (fault := job.ending.fault) is not None and not fault.is_jobs_own:
+            self._pause(fault.message)
         if following is not None:
             self._start(following)
         else:

@@ -13,6 +13,7 @@ import re
 _END = r"(?=/|\Z)"  # of a part of a path
 _BELOW = r"(?:/.*)?\Z"
 _STAR = "*"
+_LONGEST_SET = 128  # letters between its brackets: where a set does not end, each `[` looks that far
 _CLASS = re.compile(r"\[:(\w+):\]")
 _CLASSES = {
     "alnum": "a-zA-Z0-9",
@@ -87,11 +88,14 @@ def _tokens(glob: str) -> list[str]:
 
 
 def _set(glob: str, at: int) -> tuple[str, int] | None:
-    """The set whose `[` stands before `at`, and where it ends; None when it does not end: then `[` is a letter."""
+    """The set whose `[` stands before `at`, and where it ends; None when it does not end, nearby: `[` is a letter."""
+    end = at + _LONGEST_SET
+    if "]" not in glob[at:end]:
+        return None
     is_negated = glob[at : at + 1] in ("!", "^")
     first = at = at + is_negated
     items: list[str] = []
-    while at < len(glob):
+    while at < min(end, len(glob)):
         if glob[at] == "]" and at > first:
             inside = "".join(items)
             if is_negated:

@@ -20,7 +20,6 @@ from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec
 from dayfly.runtime.bundle import path_of
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
 from dayfly.runtime.idrange import own_id_map
-from dayfly.runtime.ignore import ignored
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
 from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Secret, Shape, Workspace
@@ -168,11 +167,19 @@ class Planner:
         mount = spec.mounts[number]
         path = f"mounts[{number}].source"
         source = self._allowed(path, mount.source, self._settings.allow.mounts, "mounts")
-        if mount.writable and self._has_other_ids and not os.stat(source).st_mode & stat.S_IWOTH:
+        facts = os.stat(source)
+        if mount.writable and self._has_other_ids and not facts.st_mode & stat.S_IWOTH:
             raise SpecError(f"mounts[{number}].writable", f"{source} is not writable for others, {_OTHER_IDS}")
         if mount.writable and self._settings.allow.mounts is not None and own_id_map() is None:
-            check_roots(f"mounts[{number}].writable", source)
-        return Mount(source=source, target=mount.target, writable=mount.writable)
+            check_roots(f"mounts[{number}].writable", source, facts)
+        return Mount(
+            source=source,
+            target=mount.target,
+            writable=mount.writable,
+            device=facts.st_dev,
+            inode=facts.st_ino,
+            owner=facts.st_uid,
+        )
 
     def _workspace(self, spec: JobSpec) -> Workspace | None:
         directory = spec.dir
@@ -183,11 +190,7 @@ class Planner:
         if directory.path is None or directory.host != host_id():
             raise SpecError("dir", f"lies on host {directory.host}, this is {host_id()}")
         source = self._allowed("dir", directory.path, self._settings.allow.dirs, "dirs")
-        try:
-            hidden = tuple(ignored(source))
-        except OSError as error:
-            raise SpecError("dir", f"{source} cannot be read on this worker: {error.strerror}") from error
-        return Workspace(source=source, device=directory.device, inode=directory.inode, hidden=hidden)
+        return Workspace(source=source, device=directory.device, inode=directory.inode, is_live=True)
 
     def _bundle(self, digest: str) -> str:
         try:

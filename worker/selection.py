@@ -9,8 +9,11 @@ from dayfly.worker.patterns import expression
 from dayfly.worker.record import ArtifactRules
 
 _MAX_ALTERNATIVES = 1000
+_MAX_LETTERS = 32 << 10  # of one pattern's alternatives: the agent, which has other jobs too, translates each
+_MAX_PATTERN = 4096  # PATH_MAX
 _MAX_EXPRESSION = 64 << 10  # of one pattern, all alternatives of its braces together: what `re` does at one time
 _MAX_EXPRESSIONS = 1 << 20
+_MAX_SETS = 4096  # of all alternatives of all patterns: each looks for its end
 _WILD = frozenset("*?[]{}()!@+|\\")
 _WORKSPACE = "workspace"
 
@@ -34,9 +37,11 @@ def artifact_rules(artifacts: Artifacts, when: ArtifactsWhen = DEFAULT_ARTIFACTS
 
 def _expressions(patterns: Sequence[str], field: str) -> tuple[str, ...]:
     found: list[str] = []
-    left = _MAX_EXPRESSIONS
+    left, sets_left = _MAX_EXPRESSIONS, _MAX_SETS
     for number, pattern in enumerate(patterns):
-        each = _expression(pattern)
+        globs = _alternatives(_normal(pattern)) if len(pattern) <= _MAX_PATTERN else None
+        sets_left -= sum(glob.count("[") for glob in globs or ())
+        each = _expression(pattern) if globs is not None and sets_left >= 0 else None
         if each is None or len(each) > _MAX_EXPRESSION:
             raise SpecError(f"artifacts.{field}[{number}]", "has too many or too long alternatives in its braces")
         left -= len(each)
@@ -47,18 +52,29 @@ def _expressions(patterns: Sequence[str], field: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _expression(pattern: str) -> str | None:
-    """None for braces without end."""
-    import bracex
-
+def _expression(pattern: str) -> str:
     normal = _normal(pattern)
-    try:
-        globs = bracex.expand(normal, keep_escapes=True, limit=_MAX_ALTERNATIVES)
-    except bracex.ExpansionLimitException:
-        return None
     # A relative pattern is about /workspace alone: `**` must not reach the absolute paths of the rest of the root.
     kind = "(?=/)" if normal.startswith("/") else "(?!/)"
-    return kind + "(?:" + "|".join(expression(glob) for glob in globs) + ")"
+    return kind + "(?:" + "|".join(expression(glob) for glob in _alternatives(normal) or ()) + ")"
+
+
+@functools.lru_cache(maxsize=256)
+def _alternatives(pattern: str) -> tuple[str, ...] | None:
+    """What its braces mean; None where that is too much, or too deep."""
+    import bracex
+
+    globs: list[str] = []
+    letters = 0
+    try:
+        for glob in bracex.iexpand(pattern, keep_escapes=True, limit=_MAX_ALTERNATIVES):
+            globs.append(glob)
+            letters += len(glob)
+            if letters > _MAX_LETTERS:
+                return None
+    except (bracex.ExpansionLimitException, RecursionError):  # it descends with each brace
+        return None
+    return tuple(globs)
 
 
 def _normal(pattern: str) -> str:

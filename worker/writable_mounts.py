@@ -14,12 +14,12 @@ from dayfly.jobs.errors import SpecError
 _OTHERS = stat.S_IXGRP | stat.S_IXOTH  # with an ACL the group's bit says whether it lets anybody in
 
 
-def check_roots(path: str, source: str) -> None:
+def check_roots(path: str, source: str, facts: os.stat_result) -> None:
     """Refuse to mount `source`, a real path, to be written, if others could execute there what a job leaves as root's.
 
-    `path` is the field's. Raises SpecError.
+    `path` is the field's; `facts` are those of `source`. Raises SpecError.
     """
-    if os.stat(source).st_uid == 0 and not _is_nosuid(source) and not _is_out_of_reach(source):
+    if facts.st_uid == 0 and not _is_nosuid(source) and not _is_out_of_reach(source):
         raise SpecError(
             path,
             f"{source} is root's, and what the job leaves there could be executed as root on this host: "

@@ -189,7 +189,8 @@ class _Job:
     def _rehearse(self, identity: Identity, env: Mapping[str, str], writer: int) -> None:
         process, notes = self._plan.process, list[str]()
         namespaces, secrets = self._namespaces, self._secrets
-        perform(input_operations(self._own.ids, namespaces, self._plan, identity, notes, secrets))
+        inputs = input_operations(self._own.ids, namespaces, self._plan, identity, notes, secrets)
+        perform(inputs, are_jobs_own=True)
         with open(writer, "w") as pipe:
             json.dump(notes, pipe)
         os.chroot("root")

@@ -1,5 +1,6 @@
 """What of a live directory comes back as an artifact: what the job could read there, and of that directory only."""
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_a_live_directory_that_is_swapped_while_the_job_runs_gives_nothing(worke
     result = queue.result(job_id)
     expected = ["written"] if taken_by != "nothing" else ["shadow", "written"]
     assert [each.path for each in result.artifacts] == expected, result.warnings
-    reasons = {"a link": os.strerror(errno.ELOOP), "another directory": "another directory has taken its place"}
+    reasons = {"a link": os.strerror(errno.ELOOP), "another directory": "something else has taken its place"}
     if taken_by in reasons:
         (why,) = [each for each in result.warnings if f"artifacts in {source} left out" in each]
         assert reasons[taken_by] in why
@@ -121,3 +122,36 @@ def test_a_copied_directory_has_only_what_the_job_may_read(worker, queue, tmp_pa
     assert set(queue.log(job_id).decode().split()) == expected
     assert {each.path for each in result.artifacts} == expected
     assert any("was copied" in each and "; 4 files could not be read" in each for each in result.warnings)
+
+
+@pytest.mark.attack("A14")
+@pytest.mark.parametrize("is_mapped", [True, False], ids=["mapped", "copied"])
+def test_what_is_mounted_below_is_neither_shown_nor_collected(worker, queue, tmp_path, is_mapped):
+    """A bind mount has the same device number as what it lies on; the job is given one mount, without those below."""
+    worker.start()
+    for name in ("lower/source/mnt", "upper", "work", "merged", "private"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "private/secret").write_text("secret")
+    (tmp_path / "private").chmod(0o700)
+    (tmp_path / "lower/source/file").touch()
+    (tmp_path / "lower/source/empty").touch()
+    top = tmp_path / ("lower" if is_mapped else "merged")
+    with contextlib.ExitStack() as mounts:
+
+        def mount(source, target, kind, flags, options=None):
+            syscalls.mount(str(source), str(target), kind, flags, options)
+            mounts.callback(syscalls.umount2, str(target))
+
+        if not is_mapped:
+            options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+            mount("overlay", tmp_path / "merged", "overlay", 0, options)
+        mount(tmp_path / "private", top / "source/mnt", None, syscalls.MS_BIND)
+        mount(tmp_path / "private/secret", top / "source/file", None, syscalls.MS_BIND)
+        job_id = queue.submit(script="ls mnt; cat file", dir=_given(top / "source"), artifacts=["**"])
+        result = queue.result(job_id)
+    assert queue.log(job_id) == b""
+    (path,) = {each.path for each in result.artifacts} - {"file"}  # an empty one, where it was copied
+    assert path == "empty"
+    assert all(each.size_bytes == 0 for each in result.artifacts)
+    said = "something is mounted there" if is_mapped else "could not be read"
+    assert any(said in each for each in result.warnings), result.warnings

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dayfly.runtime.ignore import IgnoreRules, ignored
+from dayfly.runtime import ignore, syscalls
+from dayfly.runtime.ignore import IgnoreError, IgnoreRules
 
 _PATHS = (
     "a",
@@ -96,9 +97,17 @@ def _left_out_by_git(root: Path, rules: str) -> set[str]:
     return set(_PATHS) - set(listed.split("\0"))
 
 
+def _ignored(directory: Path) -> list[str]:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        return sorted(ignore.ignored(fd))
+    finally:
+        os.close(fd)
+
+
 def _left_out_by_us(root: Path, rules: str) -> set[str]:
     (root / ".dayflyignore").write_text(rules, newline="")
-    tops = [path for path in ignored(str(root)) if path != ".git"]
+    tops = [path for path in _ignored(root) if path != ".git"]
     (root / ".dayflyignore").unlink()
     return {path for path in _PATHS if any(path == top or path.startswith(top + "/") for top in tops)}
 
@@ -118,19 +127,19 @@ def test_only_the_tops_are_named(tmp_path: Path) -> None:
         (tmp_path / path).touch()
     (tmp_path / "link").symlink_to("src")
     (tmp_path / ".dayflyignore").write_text("build\n")
-    assert ignored(str(tmp_path)) == ["build", "src/build"]
+    assert _ignored(tmp_path) == ["build", "src/build"]
 
 
 def test_no_file_means_no_rules(tmp_path: Path) -> None:
     """Nor does one of another name, a symlink, a directory or a FIFO of that name."""
     (tmp_path / "real").write_text("*\n")
     (tmp_path / ".gitignore").write_text("*\n")
-    assert ignored(str(tmp_path)) == []
+    assert _ignored(tmp_path) == []
     (tmp_path / ".dayflyignore").symlink_to("real")
-    assert ignored(str(tmp_path)) == []
+    assert _ignored(tmp_path) == []
     (tmp_path / ".dayflyignore").unlink()
     os.mkfifo(tmp_path / ".dayflyignore")
-    assert ignored(str(tmp_path)) == []
+    assert _ignored(tmp_path) == []
 
 
 def test_names_are_bytes(tmp_path: Path) -> None:
@@ -138,7 +147,7 @@ def test_names_are_bytes(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     (tmp_path / name).touch()
     (tmp_path / ".dayflyignore").write_bytes(b"\xef\xbb\xbfcaf\xe9\n")
-    assert ignored(str(tmp_path)) == [name]
+    assert _ignored(tmp_path) == [name]
 
 
 def test_a_rule_for_directories_spares_files() -> None:
@@ -159,8 +168,8 @@ def test_a_tree_that_is_too_deep_is_refused_and_leaves_no_descriptor(tmp_path: P
         fd = inner
     os.close(fd)
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="nested more than 256 levels deep"):
-        ignored(str(tmp_path))
+    with pytest.raises(IgnoreError, match="nested more than 256 levels deep"):
+        _ignored(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -184,5 +193,34 @@ def test_a_pattern_of_many_wildcards_costs_no_more_than_a_moment(pattern: bytes,
 def test_more_rules_than_could_be_applied_in_time_are_refused(tmp_path: Path) -> None:
     """An agent compares every name with every rule while its leases wait."""
     (tmp_path / ".dayflyignore").write_bytes(b"a\n" * 20_000)
-    with pytest.raises(OSError, match="more than 10000 lines"):
-        ignored(str(tmp_path))
+    with pytest.raises(IgnoreError, match="more than 10000 lines"):
+        _ignored(tmp_path)
+
+
+def test_a_line_that_no_path_could_match_is_refused() -> None:
+    """To translate a megabyte of sets took minutes."""
+    assert IgnoreRules.parse(b"[!a]" * 1024)
+    with pytest.raises(IgnoreError, match="more than 4096 letters"):
+        IgnoreRules.parse(b"[!a]" * 1025)
+
+
+def test_the_time_of_reading_the_rules_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ten thousand lines of four thousand letters each are never all translated."""
+    (tmp_path / ".dayflyignore").write_bytes(b"\n".join(b"[!%d]" % number * 500 for number in range(500)))
+    monkeypatch.setattr(ignore, "_LONGEST_SECONDS", 0.05)
+    with pytest.raises(IgnoreError, match=r"takes more than 0\.05 s"):
+        _ignored(tmp_path)
+
+
+@pytest.mark.host_root("mounts in the host's own namespace")
+def test_what_is_mounted_below_is_not_looked_into(tmp_path: Path) -> None:
+    """The job is given one mount, and nothing of those below it."""
+    for path in ("here/secret", "there/secret"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).touch()
+    (tmp_path / ".dayflyignore").write_text("secret\n")
+    syscalls.mount(str(tmp_path / "here"), str(tmp_path / "there"), None, syscalls.MS_BIND)
+    try:
+        assert _ignored(tmp_path) == ["here/secret"]
+    finally:
+        syscalls.umount2(str(tmp_path / "there"))

@@ -197,11 +197,12 @@ def test_directory_that_cannot_be_mapped_is_copied(run: Run, tmp_path: Path) -> 
     (tmp_path / "lower" / "sub").mkdir()
     (tmp_path / "lower" / "sub" / "file").write_text("content")
     (tmp_path / "lower" / "secret").write_text("no")
+    (tmp_path / "lower" / ".dayflyignore").write_text("secret\n")
     options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
     source = str(tmp_path / "merged")
     syscalls.mount("overlay", source, "overlay", 0, options)
     try:
-        given = Workspace(source=source, hidden=("secret",))
+        given = Workspace(source=source, is_live=True)
         ran = run("sh", "-c", "ls; cat sub/file; stat -c %u sub/file; echo > sub/file", workspace=given, user="7")
     finally:
         syscalls.umount2(source)
@@ -238,6 +239,28 @@ def test_link_put_in_place_of_a_source_is_not_followed(run: Run, tmp_path: Path)
     ):
         with pytest.raises(HostError, match="Too many levels of symbolic links"):
             run("ls", **fields)
+
+
+@pytest.mark.host_root("a rootless worker gives nobody's files away")
+def test_a_mount_that_was_swapped_since_it_was_allowed_is_refused(run: Run, tmp_path: Path) -> None:
+    """Who owns the directory around two others exchanges them after the check: the job gets neither, and the host is
+    well. Left alone it is mounted (the negative control)."""
+    for name, owner in (("cache", 1234), ("roots", 0)):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, owner, owner)
+    facts = (tmp_path / "cache").stat()
+    seen = {"device": facts.st_dev, "inode": facts.st_ino, "owner": facts.st_uid}
+    mount = Mount(source=str(tmp_path / "cache"), target="/data", writable=True, **seen)
+    assert run("touch", "/data/file", mounts=(mount,)).end.exit_code == 0
+    os.chown(tmp_path / "cache", 0, 0)
+    with pytest.raises(HostError, match="given to another user") as given_away:
+        run("true", mounts=(mount,))
+    (tmp_path / "cache").rename(tmp_path / "aside")
+    (tmp_path / "roots").rename(tmp_path / "cache")
+    with pytest.raises(HostError, match="something else has taken its place") as swapped:
+        run("true", mounts=(mount,))
+    assert given_away.value.is_jobs_own
+    assert swapped.value.is_jobs_own
 
 
 @pytest.mark.limits

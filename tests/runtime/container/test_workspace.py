@@ -97,9 +97,10 @@ def test_hiding_a_file_changes_nothing_of_the_directories_around_it(
     source = _directory(tmp_path / "source", owner, 0o755)
     outer = _directory(source / "outer", owner, 0o711)
     _directory(outer / "inner", owner, 0o700)
+    (source / ".dayflyignore").write_text("/outer/inner/file\n/outer/file\n")
     for path in (outer, source):
         os.utime(path, (_DAY, _DAY))
-    given = Workspace(source=str(source), hidden=("outer/inner/file", "outer/file"))
+    given = Workspace(source=str(source), is_live=True)
     ran = run("sh", "-c", "stat -c '%u:%g %a %Y' . outer outer/inner; find -name file", workspace=given, user=user)
     seen = [f"{uid}:{uid} {mode} {_DAY}" for mode in ("755", "711", "700")]
     assert ran.stdout.splitlines() == [*seen, "./file"], ran.stderr
