@@ -103,6 +103,13 @@ class QueueRefused(QueueError):
     """Redis answered and refused: wrong password, out of memory."""
 
 
+class QueueDamaged(DayflyError):
+    """Redis answered, but what lies there is not what ours would be: somebody else has written it.
+
+    No QueueError, which says something of the whole server: here it is one key, and the others go on.
+    """
+
+
 class QueueNotReady(QueueRefused):
     """Redis refuses as one does that has just started or lost its primary: asked again, it may answer."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dayfly.jobs.errors import QueueError
+from dayfly.jobs.errors import DayflyError, QueueError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,6 +36,9 @@ class contained:  # noqa: N801 - used as a function is, like contextlib.suppress
 
 
 def log_fault(doing: str, error: Exception, **about: object) -> str:
-    """Log it with its traceback; the sentence that tells a job's owner."""
+    """Log it, with its traceback if nobody foresaw it; the sentence that tells a job's owner."""
+    if isinstance(error, DayflyError):
+        log.error("not done", doing=doing, why=str(error), **about)
+        return f"cannot {doing}: {error}"
     log.error("fault of our own", doing=doing, why=f"{type(error).__name__}: {error}"[:500], exc_info=error, **about)
     return f"cannot {doing}: {type(error).__name__}: {error}"[:500] + "; this is a fault of Dayfly's own"

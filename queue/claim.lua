@@ -145,19 +145,43 @@ local function hold(worker, id, class, job, execution, at)
   call('PERSIST', key)
   call('HSET', RQ .. ':execution:' .. member, 'id', execution, 'job_id', id, 'created_at', when,
     'last_heartbeat', when, 'worker_name', worker.name)
-  call('ZADD', RQ .. ':executions:' .. id, '+inf', execution)
   call('ZADD', RQ .. ':wip:' .. class, '+inf', member)
-  call('SADD', RQ .. ':worker:' .. worker.name .. ':executions', member)
+  -- What only readers of RQ look at holds up no job.
+  redis.pcall('ZADD', RQ .. ':executions:' .. id, '+inf', execution)
+  redis.pcall('SADD', RQ .. ':worker:' .. worker.name .. ':executions', member)
   if call('EXISTS', RQ .. ':worker:' .. worker.name) == 1 then
-    call('HSET', RQ .. ':worker:' .. worker.name, 'state', 'busy')
+    redis.pcall('HSET', RQ .. ':worker:' .. worker.name, 'state', 'busy')
   end
   call('ZADD', OWN .. ':leases', text(at + worker.lease), member)
   if job[4] then call('ZREM', OWN .. ':deadlines', id) end
   local reserved = call('HGET', RESERVED, 'job:' .. id)
   if reserved then forget_reservation(string.match(reserved, '^[^\n]*'), id) end
   tell(id, 'starting')
-  return {id, class, attempt, tostring(fence), bounded(id, 'data'), job[2] or when, when, job[3] or '',
+  local queued_at = tonumber(job[2] or '') and #job[2] < 32 and job[2] or when
+  return {id, class, attempt, tostring(fence), bounded(id, 'data'), queued_at, when, job[3] and '1' or '',
     bounded(id, 'dayfly_attempts'), bounded(id, 'dayfly_signature')}
+end
+
+-- What a class has for the worker: {id, job}; false when nothing is to be claimed now, nil when the next class is to be
+-- looked at; and whether the worker may still be reserved.
+local function look(worker, class, free, is_empty, may_reserve, at)
+  local demand = demand_of(class)
+  if not accepts(worker, demand) then return nil, may_reserve end
+  if fits(worker, demand, free) then
+    local id, job = pop(class)
+    return id and {id, job}, may_reserve
+  end
+  local waits
+  if fits(worker, demand, worker.offer) then
+    waits = call('LINDEX', list_key(class), 0)
+  else
+    waits = nearly_all(worker, class, demand)
+    if waits and is_empty then return {waits, take(class, waits)}, may_reserve end
+  end
+  if not (may_reserve and waits) then return nil, may_reserve end
+  local answer = refuse(worker, class, waits, at)
+  if answer == 'reserved' then return false, may_reserve end
+  return nil, answer ~= 'noted'
 end
 
 -- `description` is the worker's unchanging part as JSON: name, host, labels, queues, offer, share, lease, patience,
@@ -171,27 +195,18 @@ local function claim(description, execution, cpus, memory, disk)
   local is_empty = free[1] >= worker.offer[1] and free[2] >= worker.offer[2] and free[3] >= worker.offer[3]
   for _, queue in ipairs(worker.queues) do
     for _, class in ipairs(call('ZRANGE', OWN .. ':index:' .. queue, 0, -1)) do
-      local demand = demand_of(class)
-      if not is_class(class) then
-        call('ZREM', OWN .. ':index:' .. queue, class)
-      elseif accepts(worker, demand) then
-        if fits(worker, demand, free) then
-          local id, job = pop(class)
-          if id then return hold(worker, id, class, job, execution, at) end
-        else
-          local waits
-          if fits(worker, demand, worker.offer) then
-            waits = call('LINDEX', list_key(class), 0)
-          else
-            waits = nearly_all(worker, class, demand)
-            if waits and is_empty then return hold(worker, waits, class, take(class, waits), execution, at) end
-          end
-          if may_reserve and waits then
-            local answer = refuse(worker, class, waits, at)
-            if answer == 'reserved' then return false end
-            if answer == 'noted' then may_reserve = false end
-          end
-        end
+      local ended, found, may = is_class(class), nil, may_reserve
+      if ended then
+        ended, found, may = guarded(function() return look(worker, class, free, is_empty, may_reserve, at) end)
+      end
+      if not ended then
+        call('ZREM', OWN .. ':index:' .. queue, class) -- it is none of ours, or its list is no list
+      elseif found then
+        return hold(worker, found[1], class, found[2], execution, at)
+      elseif found == false then
+        return false
+      else
+        may_reserve = may
       end
       if class == only then return false end
     end

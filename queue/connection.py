@@ -17,7 +17,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from dayfly.jobs.errors import QueueError, QueueNotReady, QueueRefused, QueueUnreachable
+from dayfly.jobs.errors import QueueDamaged, QueueError, QueueNotReady, QueueRefused, QueueUnreachable
 
 if TYPE_CHECKING:
     from redis.client import PubSub
@@ -56,7 +56,7 @@ def connect(url: str) -> Redis:
 
 @contextmanager
 def translated(client: Redis | None = None) -> Iterator[None]:
-    """Turns what redis-py raises into QueueUnreachable, QueueRefused, QueueNotReady or QueueError."""
+    """Turns what redis-py raises into QueueUnreachable, QueueRefused, QueueNotReady, QueueDamaged or QueueError."""
     try:
         yield
     except (errors.RedisError, errors.RedisClusterException, OSError) as error:
@@ -69,9 +69,10 @@ def subscription(client: Redis) -> PubSub:
     return pubsub
 
 
-def translate(error: BaseException, address: str = "Redis") -> QueueError:
+def translate(error: BaseException, address: str = "Redis") -> QueueError | QueueDamaged:
     """Our error for one of redis-py's, or for an OSError on the way to the server."""
-    code = str(error).split(" ", 1)[0].rstrip(":").upper()
+    said = str(error).rpartition(_IN_PIPELINE)[2]
+    code = said.split(" ", 1)[0].rstrip(":").upper()
     for kind, refusal in _REFUSALS:
         if isinstance(error, kind):
             return _refusal(refusal)(f"{address} refuses: {_first_line(error)}", refusal)
@@ -81,6 +82,8 @@ def translate(error: BaseException, address: str = "Redis") -> QueueError:
         return QueueUnreachable(f"cannot reach {address}: {_first_line(error)}", _UNREACHABLE_REMEDY)
     if isinstance(error, _NOT_OURS):
         return QueueRefused(f"{address} is a cluster: {_first_line(error)}", "give Dayfly a server that is not one")
+    if isinstance(error, errors.ResponseError) and any(words in said for words in _DAMAGE):
+        return QueueDamaged(f"{address} holds what is not Dayfly's: {_first_line(error)}", _DAMAGE_REMEDY)
     return QueueError(f"{address} did not do what was asked: {_first_line(error)}")
 
 
@@ -140,6 +143,10 @@ _CODES = {
     "BUSY": _BUSY,
     "UNBLOCKED": _CHANGED,
 }
+_IN_PIPELINE = " of pipeline caused error: "  # what redis-py puts in front
+# The key is of another type, or a value no number; the last are Lua's own words, where a script met such a value.
+_DAMAGE = ("WRONGTYPE", "is not an integer", "is not a float", "not a valid float", "attempt to")
+_DAMAGE_REMEDY = "who else writes to this Redis? Give Dayfly a database of its own"
 # A restart or a failover, seen from outside: over by itself.
 _PASSING = (_LOADING, _READ_ONLY, _ORPHAN, _BUSY, _CHANGED)
 _UNREACHABLE = (errors.ConnectionError, errors.TimeoutError, OSError)

@@ -15,7 +15,7 @@ from dayfly.jobs.demand import Capacity, Demand, class_name
 from dayfly.queue import fields as job_fields
 from dayfly.queue import keys, scripts, serving, transitions
 from dayfly.queue.claims import Claim
-from dayfly.queue.commands import as_text, ask, ask_each
+from dayfly.queue.commands import as_text, ask
 from dayfly.queue.fields import number, read_attempts
 from dayfly.queue.payload import read_or_refuse
 from dayfly.queue.worker_record import WorkerRecord
@@ -30,6 +30,8 @@ LEASE_SECONDS = 30.0
 # No patience: so a large job starts within one job's length of being the oldest; whatever slips past makes that longer.
 PATIENCE_SECONDS = 0.0
 RESERVATION_SECONDS = 600.0
+_CANCEL_REASON = b"dayfly_cancel_reason"
+_OF_EXECUTIONS = (b"created_at", b"worker_name")
 
 
 class Hold(StrEnum):
@@ -145,8 +147,8 @@ class Consumer:
 
     def cancel_reason(self, claim: Claim) -> str | None:
         """The word for why the job's cancel was asked for (CLIENT_LOST); None when somebody just did."""
-        reason: bytes | None = ask(self._redis, "HGET", keys.job(claim.job_id), "dayfly_cancel_reason")
-        return reason.decode() if reason else None
+        (found,) = job_fields.bounded(self._redis, (_CANCEL_REASON,), [keys.job(claim.job_id)])
+        return job_fields.text(found, _CANCEL_REASON)
 
     def executions(self) -> list[Claim]:
         """What Redis says this worker holds: for its start, and after a lost answer. Raises a QueueError."""
@@ -185,7 +187,7 @@ def held_claims(redis: Redis, members: Sequence[str]) -> list[Claim]:
     So are those that no claim.lua has written, since anybody may have.
     """
     pairs = [member.rsplit(":", 1) for member in members if ":" in member]
-    executions = ask_each(redis, [("HGETALL", keys.execution(*pair)) for pair in pairs])
+    executions = job_fields.bounded(redis, _OF_EXECUTIONS, [keys.execution(*pair) for pair in pairs])
     jobs = job_fields.fetch_bounded(redis, [job_id for job_id, _ in pairs])
     found = (
         _held_claim(job_id, execution_id, job, execution)

@@ -31,12 +31,13 @@ def fetch(redis: Redis, job_ids: Iterable[str]) -> list[Fields]:
 
 def fetch_bounded(redis: Redis, job_ids: Sequence[str]) -> list[Fields]:
     """The same for a worker: only the fields that it needs of a job, none larger than a payload may be."""
-    if not job_ids:
-        return []
-    found = scripts.BOUNDED(redis, len(_OF_WORKERS), *_OF_WORKERS, *job_ids)
-    return [
-        {name: value for name, value in zip(_OF_WORKERS, values, strict=True) if value is not None} for values in found
-    ]
+    return bounded(redis, _OF_WORKERS, map(keys.job, job_ids))
+
+
+def bounded(redis: Redis, names: Sequence[bytes], hashes: Iterable[str]) -> list[Fields]:
+    """Fields of hashes, none larger than a payload may be; none of a key that is no hash. Raises a QueueError."""
+    found = scripts.BOUNDED(redis, len(names), *names, *hashes)
+    return [{name: value for name, value in zip(names, values, strict=True) if value is not None} for values in found]
 
 
 def text(fields: Fields, name: bytes) -> str | None:
@@ -57,10 +58,10 @@ def number(value: bytes | None) -> float | None:
         return None
 
 
-def whole(fields: Fields, name: bytes, default: int) -> int:
-    """A count of ours; the default for what is none."""
+def whole(fields: Fields, name: bytes, default: int, digits: int = 9) -> int:
+    """A count of ours, of so many digits at most; the default for what is none."""
     value = fields.get(name, b"")
-    return int(value) if value.isdigit() and len(value) < 10 else default
+    return int(value) if value.isdigit() and len(value) <= digits else default
 
 
 def rq_time(fields: Fields, name: bytes) -> float | None:

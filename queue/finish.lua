@@ -10,8 +10,8 @@ local function finish(worker, id, class, execution, fence, status, outcome, resu
   let_go(id, class, execution, worker)
   local key = RQ .. ':worker:' .. worker
   if call('EXISTS', key) == 1 then
-    call('HINCRBY', key, status == 'finished' and 'successful_job_count' or 'failed_job_count', 1)
-    call('HINCRBYFLOAT', key, 'total_working_time', seconds)
+    redis.pcall('HINCRBY', key, status == 'finished' and 'successful_job_count' or 'failed_job_count', 1)
+    redis.pcall('HINCRBYFLOAT', key, 'total_working_time', seconds)
   end
   call('HDEL', job_key(id), 'dayfly_cancel', 'dayfly_log_position')
   return close(id, class, at, status, outcome, result, {

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 50
 _ID = re.compile(rb"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 _LARGEST_META_BYTES = 1 << 16
-_FIELDS = (
-    "status",
-    "success_callback_name",
-    "failure_callback_name",
-    "stopped_callback_name",
-    "webhooks",
-)
+_QUEUED = b"queued"
+_CALLED = ("success_callback_name", "failure_callback_name", "stopped_callback_name", "webhooks")
 
 
 class Intake:
@@ -81,10 +76,12 @@ class Intake:
 
     def _take_one(self, queue: str, job_id: str) -> None:
         key = keys.job(job_id)
-        size, meta_size, fields = ask_each(
-            self._redis, (("HSTRLEN", key, "data"), ("HSTRLEN", key, "meta"), ("HMGET", key, *_FIELDS))
+        size, meta_size, status, *called = ask_each(
+            self._redis,
+            [("HSTRLEN", key, "data"), ("HSTRLEN", key, "meta"), ("HSTRLEN", key, "status")]
+            + [("HSTRLEN", key, name) for name in _CALLED],
         )
-        if fields[0] != b"queued":
+        if status != len(_QUEUED) or ask(self._redis, "HGET", key, "status") != _QUEUED:
             # Expired, deleted, or on its way elsewhere: RQ's own workers drop such ids too.
             ask(self._redis, "LREM", keys.jobs_list(queue), 1, job_id)
             return
@@ -93,7 +90,7 @@ class Intake:
         meta = ask(self._redis, "HGET", key, "meta") if 0 < meta_size <= _LARGEST_META_BYTES else None
         signature = _signature_in(meta)
         try:
-            document = _read(payload, dict(zip(_FIELDS, fields, strict=True)))
+            document = _read(payload, [name for name, length in zip(_CALLED, called, strict=True) if length])
             if self._trusted is not None:
                 self._trusted.verify_job(signature, job_id, queue, document)
             self._adopt(queue, job_id, payload or b"", _spec(document), signature)
@@ -132,11 +129,10 @@ class Intake:
         ask(self._redis, "LREM", keys.jobs_list(queue), 1, job_id)
 
 
-def _read(payload: bytes | None, fields: Mapping[str, bytes | None]) -> Mapping[str, Any]:
+def _read(payload: bytes | None, called: Sequence[str]) -> Mapping[str, Any]:
     """The document in a payload. Raises PayloadError."""
     if payload is None:
         raise PayloadError(f"its payload is missing or larger than {MAX_PAYLOAD_BYTES >> 20} MiB")
-    called = [name for name in _FIELDS[1:] if fields[name]]
     if called:
         raise PayloadError(f"it asks for {', '.join(called)}: callbacks and webhooks are never called here")
     return read_document(payload)

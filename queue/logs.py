@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.jobs.errors import JobNotFound, QueueError
 from dayfly.queue import keys, scripts
 from dayfly.queue.commands import ask
+from dayfly.queue.fields import bounded, whole
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -33,6 +34,7 @@ STDOUT, STDERR, NOTE, GAP = 1, 2, 3, 4
 KEPT_BYTES = 4 << 20
 _ENTRY_BYTES = 16 << 10
 _BLOCK_MILLISECONDS = 1000
+_PLACE = (b"dayfly_fence", b"dayfly_log_position")
 _PATIENCE_SECONDS = 15.0
 _FRAME = struct.Struct("<QBI")
 _ENDED = (b"finished", b"failed", b"stopped", b"canceled")
@@ -93,8 +95,8 @@ class LogStream:
 
     def position(self, claim: Claim) -> int:
         """Up to where the keeper's log of this attempt was appended; 0 at its start."""
-        fence, position = ask(self._redis, "HMGET", keys.job(claim.job_id), "dayfly_fence", "dayfly_log_position")
-        return int(position) if position is not None and fence == claim.fence.encode() else 0
+        (found,) = bounded(self._redis, _PLACE, [keys.job(claim.job_id)])
+        return whole(found, _PLACE[1], 0, digits=15) if found.get(_PLACE[0]) == claim.fence.encode() else 0
 
     def read(self, job_id: str, cursor: LogCursor | None = None) -> Iterator[LogLine]:
         """What is kept of the log now. Raises JobNotFound."""

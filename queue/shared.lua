@@ -7,6 +7,22 @@ local call = redis.call
 
 local RETAIN = 604800 -- seconds that a finished job, its result and its log are kept: 7 days
 
+-- Whether an error says that a key is not what ours would be: anybody may have written it.
+local function is_damage(fault)
+  local said = type(fault) == 'table' and fault.err or tostring(fault)
+  for _, words in ipairs({'WRONGTYPE', 'is not an integer', 'is not a float', 'not a valid float', 'attempt to'}) do
+    if string.find(said, words, 1, true) then return true end
+  end
+  return false
+end
+
+-- What `step` returns, and before it whether it came to its end; an error of any other kind is passed on.
+local function guarded(step)
+  local ended, answer, more = pcall(step)
+  if not ended and not is_damage(answer) then error(answer) end
+  return ended, answer, more
+end
+
 -- Unix seconds by the server's clock. It is the only clock that leases and delays are measured with.
 local function now()
   local t = call('TIME')
@@ -128,12 +144,12 @@ end
 local function let_go(id, class, execution, worker)
   local member = id .. ':' .. execution
   call('DEL', RQ .. ':execution:' .. member)
-  call('ZREM', RQ .. ':executions:' .. id, execution)
   call('ZREM', OWN .. ':leases', member)
+  redis.pcall('ZREM', RQ .. ':executions:' .. id, execution)
   local held = RQ .. ':worker:' .. worker .. ':executions'
-  call('SREM', held, member)
+  redis.pcall('SREM', held, member)
   if call('EXISTS', held) == 0 and call('EXISTS', RQ .. ':worker:' .. worker) == 1 then
-    call('HSET', RQ .. ':worker:' .. worker, 'state', 'idle')
+    redis.pcall('HSET', RQ .. ':worker:' .. worker, 'state', 'idle')
   end
 end
 

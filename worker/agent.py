@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from dayfly.jobs.errors import HostError, QueueError
+from dayfly.jobs.errors import HostError, QueueDamaged, QueueError
 from dayfly.queue.connection import Backoff, connect
 from dayfly.queue.consumer import Consumer
 from dayfly.queue.foreign import Intake
@@ -154,7 +154,7 @@ class Agent:
             return
         try:
             self._liaison.deal()
-        except QueueError as error:
+        except (QueueError, QueueDamaged) as error:
             seconds = self._backoff.next_seconds()
             self._quiet_until = time.monotonic() + seconds
             self._silent_since = self._silent_since or time.monotonic()

@@ -24,5 +24,6 @@ def configure() -> None:
 
 def _renderers(is_watched: bool) -> Sequence[Processor]:
     if is_watched:
-        return [structlog.dev.ConsoleRenderer()]  # it writes tracebacks by itself
+        # It writes tracebacks by itself; with rich beside it, the values of variables too, and those may be secret.
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -29,6 +29,7 @@ from dayfly.worker.starting import Rejected, Starter
 _HEARTBEAT_SECONDS = 60.0
 _REAP_SECONDS = 1.0
 _UNHEALTHY_SECONDS = 5.0
+_CLAIMING_SECONDS = 0.2  # then leases, cancels and logs have their turn: what is rejected at once takes no slot
 
 log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ class Liaison:
         self._is_known = False
         self._renew_at = self._beat_at = self._reap_at = 0.0
         self._start_again_at = 0.0
+        self._is_claiming = False
         self._taken_in: set[str] = set()
         self._discarded: list[tuple[Claim, float]] = []
         self.may_have_work = True
@@ -70,6 +72,7 @@ class Liaison:
 
     def deal(self) -> None:
         """Say what there is to say, hear what there is to hear. Raises a QueueError."""
+        self._renew()
         if not self._is_known:
             self._introduce()
         self._keep_time()
@@ -107,35 +110,46 @@ class Liaison:
     def due_at(self) -> float:
         """When to deal again though nothing happens (time.monotonic())."""
         due = min(self._renew_at if len(self._roster) else self._beat_at, self._beat_at, self._reap_at)
-        if self.may_have_work and self._start_again_at:
+        if self.may_have_work and (self._start_again_at or self._is_claiming):
             due = min(due, self._start_again_at)
         return min([due, *(_due_at(job) for job in self._roster.touched)])
 
     def _introduce(self) -> None:
         """At the start and after every silence: be known, and give back what Redis thinks we have and we have not."""
-        self._consumer.register(slots=self._ledger.slots)
-        for claim in self._consumer.executions():
-            if not self._roster.has(claim.execution_id):
-                log.warning("job given back", job=claim.job_id, why="claimed, and nothing of it is here")
-                self._consumer.requeue(claim, count_attempt=False)
+        with contained("appear among RQ's workers"):
+            self._consumer.register(slots=self._ledger.slots)
+        with contained("ask what this worker holds"):
+            for claim in self._consumer.executions():
+                if not self._roster.has(claim.execution_id):
+                    log.warning("job given back", job=claim.job_id, why="claimed, and nothing of it is here")
+                    self._give_back(claim)
         self._is_known = True
         self._renew_at = 0.0
 
+    def _give_back(self, claim: Claim) -> None:
+        with contained("give a job back", job=claim.job_id):
+            self._consumer.requeue(claim, count_attempt=False)
+
     def _keep_time(self) -> None:
         now = time.monotonic()
-        if now >= self._renew_at:
-            self._renew_at = now + self._lease_seconds / 3
-            self._renew(self._roster.unsettled())
         if now >= self._beat_at:
             self._beat_at = now + _HEARTBEAT_SECONDS
-            self._consumer.heartbeat()
+            with contained("say that this worker lives"):
+                self._consumer.heartbeat()
         if now >= self._reap_at:
             self._reap_at = now + _REAP_SECONDS
-            self._tell_discarded()
-            self._reaper.tick()
+            with contained("say what is gone from this host"):
+                self._tell_discarded()
+            with contained("deal with what is overdue"):
+                self._reaper.tick()
 
-    def _renew(self, jobs: list[RunningJob]) -> None:
+    def _renew(self) -> None:
+        """Before all else: whatever is wrong with other entries, the jobs that run here go on."""
         asked_at = time.monotonic()
+        if asked_at < self._renew_at:
+            return
+        self._renew_at = asked_at + self._lease_seconds / 3
+        jobs = self._roster.unsettled()
         holds = self._consumer.renew(job.claim for job in jobs)
         left = self._lease_seconds - (time.monotonic() - asked_at)
         for job in jobs:
@@ -160,7 +174,10 @@ class Liaison:
 
     def _take_in(self) -> None:
         for queue in list(self._taken_in):
-            if self._intake.take(queue) == 0:
+            taken = 0
+            with contained("look through a queue", queue=queue):
+                taken = self._intake.take(queue)
+            if taken == 0:
                 self._taken_in.discard(queue)
             self.may_have_work = True
 
@@ -169,7 +186,8 @@ class Liaison:
         now = time.monotonic()
         for job in self._roster.touched:
             if job.unmarked is not None and job.ending is None and now >= job.marked_at:
-                self._consumer.mark(job.claim, job.unmarked)
+                with contained("say how far a job is", job=job.job_id):
+                    self._consumer.mark(job.claim, job.unmarked)
                 job.unmarked = None
 
     def _ship(self) -> None:
@@ -213,7 +231,9 @@ class Liaison:
         return False  # not renewed any more, its lease ends
 
     def _claim(self) -> None:
-        while self.may_have_work and (room := self._room()) is not None:
+        until = time.monotonic() + _CLAIMING_SECONDS
+        self._is_claiming = False
+        while self.may_have_work and not self._is_claiming and (room := self._room()) is not None:
             claim = None
             with contained("claim a job"):
                 claim = self._consumer.claim(room)
@@ -221,6 +241,7 @@ class Liaison:
                 self.may_have_work = False
             else:
                 self._start(claim)
+            self._is_claiming = self.may_have_work and time.monotonic() > until
 
     def _room(self) -> Capacity | None:
         """What a further job may take; None when none is wanted now."""
@@ -247,10 +268,10 @@ class Liaison:
             return
         except OSError as error:
             self._pause(f"cannot start a job: {error}")
-            self._consumer.requeue(claim, count_attempt=False)
+            self._give_back(claim)
             return
         if job is None:
-            self._consumer.requeue(claim, count_attempt=False)
+            self._give_back(claim)
             return
         self._started(job)
 

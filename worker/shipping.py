@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dayfly.jobs.errors import QueueError
+from dayfly.jobs.errors import QueueDamaged, QueueError
 from dayfly.queue.logs import LogLine, LogStream
 from dayfly.worker.logfile import MAX_PAYLOAD_BYTES, Cursor, Frame
 from dayfly.worker.running import RunningJob
@@ -51,7 +51,7 @@ def ship(jobs: Iterable[RunningJob], stream: LogStream) -> None:
     appends = [append for job in shipped for append in _appends(job)]
     try:
         taken = stream.append_many((each.job.claim, each.lines, each.position) for each in appends)
-    except QueueError:
+    except (QueueError, QueueDamaged):
         for job, cursor in zip(shipped, before, strict=True):
             job.log.go_back(cursor)
             job.has_new_log, job.is_log_placed = True, False
