@@ -17,6 +17,7 @@ from dayfly.runtime.users import Identity
 
 NOT_MAPPED = "its file system cannot be mounted with mapped owners"
 
+_NOGROUP = 65534  # on disk, of what the job makes where it has nobody's group: no file of anybody's has it
 _CLONE = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
 
 
@@ -38,19 +39,18 @@ def open_meant(path: str, device: int | None, inode: int | None, what: str) -> i
 
 @contextmanager
 def owner_mapping(
-    source: int, ids: IdMap, user: Identity, namespaces: Namespaces, groups: Mapping[int, int] | None = None
+    source: int, ids: IdMap, user: Identity, namespaces: Namespaces, groups: Mapping[int, int]
 ) -> Iterator[int]:
     """The user namespace through which the owner of `source` is the job's user.
 
-    `groups`: each group on disk and what the job has in its place; unless given, the group of the owner's number is
-    the user's. What is not mapped the job may read as everybody may, and cannot change, not even its own files.
+    `groups`: each group on disk and what the job has in its place. What is not mapped the job may read as everybody
+    may, and cannot change, not even its own files.
     """
     owner = os.fstat(source).st_uid
     if owner == 0 and user.uid == 0:
         yield namespaces.user
         return
-    gids = {owner: user.gid} if groups is None else groups
-    shifted = {disk_id: ids.first + gid for disk_id, gid in gids.items()}
+    shifted = {disk_id: ids.first + gid for disk_id, gid in (groups or {_NOGROUP: user.gid}).items()}
     mapping = Namespaces.mapping({owner: ids.first + user.uid}, shifted, proc="root/proc")
     try:
         yield mapping.user
@@ -89,7 +89,7 @@ def attach_owned(
     ids: IdMap,
     user: Identity,
     namespaces: Namespaces,
-    groups: Mapping[int, int] | None = None,
+    groups: Mapping[int, int],
 ) -> bool:
     """Attach what `source` is, its owner as the job's user; False where that cannot be. `groups`: see above."""
     if not ids.is_mounted:

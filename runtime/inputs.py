@@ -21,6 +21,7 @@ from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.shape import Mount as MountRequest
 from dayfly.runtime.targets import open_target
 from dayfly.runtime.users import Identity
+from dayfly.runtime.view import groups_in
 from dayfly.runtime.workspace import GiveWorkspace, OwnWorkspace
 
 NAME_LOOKUP = ("/etc/resolv.conf", "/etc/hosts")
@@ -84,7 +85,8 @@ class GiveMount:
         try:
             attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
             attributes |= 0 if self.request.writable else syscalls.MOUNT_ATTR_RDONLY
-            if not attach_owned(source, target, attributes, self.ids, self.user, self.namespaces):
+            groups = groups_in(os.fstat(source), self.request.own_group, self.user.gid)
+            if not attach_owned(source, target, attributes, self.ids, self.user, self.namespaces, groups):
                 attach = attach_as_nobodys if self.ids.is_mounted else attach_as_it_is
                 attach(source, target, attributes)
                 self.notes.append(f"{self.request.target} belongs to nobody in the job: {NOT_MAPPED}")

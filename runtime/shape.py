@@ -119,7 +119,8 @@ class Shape:
 class Mount:
     """A host path that the job sees at `target`, read-only unless `writable`.
 
-    It is checked to be still `device` and `inode`, and `owner`'s, as it was when the job was let have it.
+    It is checked to be still `device` and `inode`, and `owner`'s, as it was when the job was let have it. `own_group`
+    is the owner's alone (own_group.py).
     """
 
     source: str
@@ -128,6 +129,7 @@ class Mount:
     device: int | None = None
     inode: int | None = None
     owner: int | None = None
+    own_group: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,13 +147,14 @@ class Workspace:
     """The directory below /workspace, seen copy-on-write.
 
     A live one, which may change meanwhile, is checked to be still `device` and `inode`, and without what its
-    .dayflyignore leaves out.
+    .dayflyignore leaves out. `own_group` is its owner's alone (own_group.py).
     """
 
     source: str
     device: int | None = None
     inode: int | None = None
     is_live: bool = False
+    own_group: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

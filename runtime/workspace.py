@@ -22,11 +22,10 @@ from dayfly.runtime.namespaces import Namespaces
 from dayfly.runtime.operations import Overlay
 from dayfly.runtime.shape import Workspace
 from dayfly.runtime.users import Identity
-from dayfly.runtime.view import View
+from dayfly.runtime.view import NOBODY, View, groups_in
 
 _LOWER, _UPPER, _WORK = "dir", "disk/workspace/upper", "workspace/work"
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
-_NOBODY = 65534
 
 
 def open_given(workspace: Workspace) -> int:
@@ -84,7 +83,7 @@ class GiveWorkspace:
     def apply(self) -> None:
         fd = open_given(self.workspace)
         try:
-            groups = _groups(os.fstat(fd), self.user.gid)
+            groups = groups_in(os.fstat(fd), self.workspace.own_group, self.user.gid)
             read_only = syscalls.MOUNT_ATTR_RDONLY
             if attach_owned(fd, _LOWER, read_only, self.ids, self.user, self.namespaces, groups):
                 self._overlay(fd)
@@ -134,14 +133,14 @@ class GiveWorkspace:
 
     def _seen_as(self, owner: int) -> int:
         """An id as it comes out of the mapping, and nobody's where that has no place for it."""
-        nobody = self.ids.first + min(_NOBODY, self.ids.size - 1)
+        nobody = self.ids.first + min(NOBODY, self.ids.size - 1)
         return owner if 0 <= owner - self.ids.first < self.ids.size else nobody
 
     def _copy(self, fd: int) -> None:
         """The upper is bound at /workspace already (rootfs.py), so a copy in it needs no overlay."""
         owner = (self.ids.first + self.user.uid, self.ids.first + self.user.gid)
         with _opened(fd) as source:
-            view = View.of(os.fstat(source)) if self.ids.is_mounted else None
+            view = View.of(os.fstat(source), self.workspace.own_group) if self.ids.is_mounted else None
             rules = IgnoreRules.of(source) if self.workspace.is_live else IgnoreRules(())
             unread = copy_tree(source, _UPPER, owner, rules, view)
         self.notes.append(
@@ -158,18 +157,6 @@ def _opened(given: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _groups(facts: os.stat_result, gid: int) -> dict[int, int]:
-    """The directory's group is the job's, and the owner's private one (of the same number) some other one.
-
-    Both must be somebody's, or a job could not change the files of its own user that have them (EACCES, EOVERFLOW).
-    Which group it is, and whose it never is: view.py.
-    """
-    group = View.of(facts).group
-    if group == facts.st_uid:
-        return {group: gid}
-    return {group: gid, facts.st_uid: _NOBODY if gid != _NOBODY else _NOBODY - 1}
 
 
 def _look_beneath(top: str, path: str) -> os.stat_result | None:

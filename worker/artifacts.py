@@ -24,12 +24,15 @@ from dayfly.worker.record import ArtifactRules
 if TYPE_CHECKING:
     from re import Pattern
 
+    from dayfly.worker.masking import Masker
+
 MAX_FILES = 100_000
 MAX_BYTES = 64 << 30
 MAX_PATHS_BYTES = 8 << 20  # of all artifacts together: with the rest of exit.json within what is read back
 MAX_ENTRIES = 5_000_000  # looked at: hard links cost a job no inodes
 MAX_WARNINGS = 50
 MAX_WARNING = 4000
+MAX_NAME = 200  # letters of a path in a warning
 MAX_NAMED = 20  # of the files that the store did not take
 
 _LOOK_SECONDS = 0.1
@@ -57,14 +60,18 @@ class Collected:
 
 
 def collect(
-    rules: ArtifactRules, trees: Sequence[Tree], store: str, reason_to_stop: Callable[[], str | None]
+    rules: ArtifactRules,
+    trees: Sequence[Tree],
+    store: str,
+    reason_to_stop: Callable[[], str | None],
+    masker: "Masker | None" = None,
 ) -> Collected:
-    """Copies every file that `rules` select into the store at `store`.
+    """Copies every file that `rules` select into the store at `store`. `masker` knows the job's secrets, if it has any.
 
     `reason_to_stop` is asked for each directory, each MiB and ten times a second: once it gives one, what has not been
     taken is left, and a warning says so. What the store does not take is named in a warning with the reason.
     """
-    collection = _Collection(rules, store, reason_to_stop)
+    collection = _Collection(rules, store, reason_to_stop, masker)
     why: tuple[str, ...]
     try:
         for tree in trees:
@@ -91,6 +98,7 @@ class _Collection:
     rules: ArtifactRules
     store: str
     reason_to_stop: Callable[[], str | None]
+    masker: "Masker | None" = None
     artifacts: list[Artifact] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     refused: dict[str, list[str]] = field(default_factory=dict)  # why the store did not take which: the first ones
@@ -141,7 +149,7 @@ class _Collection:
             _check_name(found.path)
             artifact = _store_file(found, self)
         except _Skipped as reason:
-            self.warn(f"artifact {found.path!a} left out: {reason}")
+            self.warn(f"artifact {self.shown(found.path)} left out: {reason}")
             return
         except OSError as error:  # of the store: a smaller file may still fit
             self.refuse(error.strerror or str(error), found.path)
@@ -185,6 +193,11 @@ class _Collection:
         if reason is not None:
             raise _Stopped(reason)
 
+    def shown(self, path: str) -> str:
+        """Masked before it is quoted or cut: of what is left of a value nobody would know that it is one."""
+        masked = path if self.masker is None else self.masker.text(path)
+        return ascii(masked) if len(masked) <= MAX_NAME else f"{masked[:MAX_NAME]!a}..."
+
     def warn(self, text: str) -> None:
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(_bounded(text))
@@ -198,7 +211,7 @@ class _Collection:
 
     def not_stored(self) -> Iterator[str]:
         for why, paths in self.refused.items():
-            named = _bounded(", ".join(ascii(path) for path in paths))
+            named = _bounded(", ".join(map(self.shown, paths)))
             more = f" and {self.refusals[why] - len(paths)} more" if self.refusals[why] > len(paths) else ""
             yield f"artifacts: {named}{more} cannot be stored in {self.store}: {why}"
 

@@ -219,7 +219,7 @@ class Ending:
             trees = list(self._trees(stack, warnings))
             rules = replace(rules, exclude=(*rules.exclude, *self._given_names()))
             reason_to_stop = self._reason_to_stop(time.monotonic() + _COLLECT_SECONDS)
-            found = artifacts.collect(rules, trees, self._record.store, reason_to_stop)
+            found = artifacts.collect(rules, trees, self._record.store, reason_to_stop, self._masker)
         if self._cause in _NOTHING_TO_COLLECT:
             return artifacts.Collected((), ())
         return artifacts.Collected(found.artifacts, (*warnings, *found.warnings))
@@ -271,7 +271,7 @@ class Ending:
             reason = error.reason if isinstance(error, HostError) else error.strerror
             warnings.append(f"artifacts in {workspace.source} left out: {reason}")
             return artifacts.Tree("/workspace", upper)
-        view = None if own_id_map() is not None else View.of(os.fstat(lower))
+        view = None if own_id_map() is not None else View.of(os.fstat(lower), workspace.own_group)
         return artifacts.Tree("/workspace", upper, lower, view)
 
 

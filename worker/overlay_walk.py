@@ -46,6 +46,10 @@ class Visitor(Protocol):
 
     def selects(self, found: Found) -> bool: ...
 
+    def shown(self, path: str) -> str:
+        """A path that the job has chosen, as a warning may have it."""
+        ...
+
     def warn(self, text: str) -> None: ...
 
 
@@ -64,12 +68,12 @@ def _entry(found: Found, kind: str, lower_fd: int | None, visitor: Visitor, dept
     if kind == "whiteout":
         return
     if len(found.path) > MAX_PATH:
-        visitor.warn(f"artifacts below {found.path[:200]!a} left out: a path has at most {MAX_PATH} letters")
+        visitor.warn(f"artifacts below {visitor.shown(found.path)} left out: a path has at most {MAX_PATH} letters")
     elif kind == "f":
         yield found
     elif kind != "d":
         if visitor.selects(found):
-            visitor.warn(f"artifact {found.path!a} left out: it is {kind}")
+            visitor.warn(f"artifact {visitor.shown(found.path)} left out: it is {kind}")
     elif visitor.enters(found.path + "/"):
         upper, lower = (found.parent_fd, lower_fd) if found.is_upper else (None, found.parent_fd)
         yield from _walk_directory(upper, lower, found.name, found.path, visitor, depth)
@@ -79,7 +83,7 @@ def _walk_directory(
     upper_fd: int | None, lower_fd: int | None, name: str, path: str, visitor: Visitor, depth: int
 ) -> Iterator[Found]:
     if depth >= MAX_DEPTH:
-        visitor.warn(f"artifacts below {path[:200]!a} left out: deeper than {MAX_DEPTH} directories")
+        visitor.warn(f"artifacts below {visitor.shown(path)} left out: deeper than {MAX_DEPTH} directories")
         return
     opened: list[int] = []
     try:
@@ -90,7 +94,7 @@ def _walk_directory(
         yield from walk(above, below, path + "/", visitor, depth + 1)
     except OSError as error:
         why = "something is mounted there" if error.errno == errno.EXDEV else error.strerror
-        visitor.warn(f"artifacts below {path!a} left out: {why}")
+        visitor.warn(f"artifacts below {visitor.shown(path)} left out: {why}")
     finally:
         for fd in opened:
             os.close(fd)

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dayfly.jobs.demand import Capacity, Demand
 from dayfly.jobs.errors import SpecError, StoreError
@@ -21,6 +21,7 @@ from dayfly.runtime.bundle import path_of
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
 from dayfly.runtime.idrange import own_id_map
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
+from dayfly.runtime.own_group import own_group
 from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
 from dayfly.runtime.shape import ContainerPlan, IoQuota, Mount, Process, Quotas, Secret, Shape, Workspace
 from dayfly.worker import switches
@@ -179,6 +180,7 @@ class Planner:
             device=facts.st_dev,
             inode=facts.st_ino,
             owner=facts.st_uid,
+            own_group=own_group(facts.st_uid),
         )
 
     def _workspace(self, spec: JobSpec) -> Workspace | None:
@@ -186,11 +188,11 @@ class Planner:
         if directory is None:
             return None
         if directory.bundle is not None:
-            return Workspace(source=self._bundle(directory.bundle))
+            return _workspace(self._bundle(directory.bundle))
         if directory.path is None or directory.host != host_id():
             raise SpecError("dir", f"lies on host {directory.host}, this is {host_id()}")
         source = self._allowed("dir", directory.path, self._settings.allow.dirs, "dirs")
-        return Workspace(source=source, device=directory.device, inode=directory.inode, is_live=True)
+        return _workspace(source, device=directory.device, inode=directory.inode, is_live=True)
 
     def _bundle(self, digest: str) -> str:
         try:
@@ -207,6 +209,10 @@ class Planner:
         if allowed is None or any(Path(real).is_relative_to(each) for each in allowed):
             return real
         raise SpecError(path, f"the operator of this worker does not allow {real} ([allow] {key})")
+
+
+def _workspace(source: str, **facts: Any) -> Workspace:
+    return Workspace(source=source, own_group=own_group(os.stat(source).st_uid), **facts)
 
 
 _OTHER_IDS = (

@@ -1,5 +1,6 @@
 """One service of a job, as the keeper has it: its output into a log of its own, whether it serves, how it ended."""
 
+import fcntl
 import os
 import time
 from typing import TYPE_CHECKING
@@ -32,13 +33,11 @@ class RunningService:
         self.end: End | None = None
         """How its main process ended; None while that lives."""
         self._sibling = sibling
-        self._log = LogWriter(directory_fd, plan.log_limit_bytes, service_log(plan.name))
-        self._masker = masker
+        self._log = _TailedLog(directory_fd, plan.log_limit_bytes, service_log(plan.name))
         self._output = self._log if masker is None else _masked(self._log, masker)
         self._pipes = {sibling.init.stdout: STDOUT, sibling.init.stderr: STDERR}
         for fd in self._pipes:
             os.set_blocking(fd, False)
-        self._tail = b""
         self._started_at = self._ready_at = self._due_at = 0.0
         self._refusal: str | None = None
         self._tried: Tried | None = None
@@ -113,8 +112,7 @@ class RunningService:
 
     def last_words(self) -> str:
         """The end of its output, for a sentence: a line of text that a terminal can show; empty when there is none."""
-        tail = self._tail if self._masker is None else self._masker.mask(self._tail)
-        lines = [line for line in tail.decode(errors="replace").splitlines() if line.strip()][-_TAIL_LINES:]
+        lines = [line for line in self._log.tail.decode(errors="replace").splitlines() if line.strip()][-_TAIL_LINES:]
         shown = _shown(" | ".join(line.strip() for line in lines))
         return f"; its last output: {shown}" if shown else ""
 
@@ -161,10 +159,11 @@ class RunningService:
         return f": {ready.describe()}: {self._tried.why if self._tried else 'no answer'}"
 
     def _take_all(self) -> None:
-        """All that is in the pipes now."""
+        """All that is in the pipes now, and not what somebody who still has one goes on writing."""
         for fd in self._pipes:
-            while self._take(fd):
-                pass
+            left = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+            while left > 0 and (chunk := self._take(fd)):
+                left -= len(chunk)
 
     def _take(self, fd: int) -> bytes | None:
         """A piece of what is in a pipe, into the log; empty at its end, None when there is nothing now."""
@@ -174,7 +173,6 @@ class RunningService:
             return None
         if chunk:
             self._output.write(self._pipes[fd], chunk)
-            self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
             if pause := self._log.gather_seconds(len(chunk)):
                 time.sleep(pause)
         return chunk
@@ -202,6 +200,16 @@ class RunningService:
         if not self.is_ready:
             return ServiceState.NOT_READY
         return ServiceState.STOPPED if self._was_stopped else ServiceState.EXITED
+
+
+class _TailedLog(LogWriter):
+    """Remembers the end of what is written, which the masker has seen before."""
+
+    tail = b""
+
+    def write(self, stream: int, payload: bytes, time_ns: int | None = None) -> None:
+        super().write(stream, payload, time_ns)
+        self.tail = (self.tail + payload[-_TAIL_BYTES:])[-_TAIL_BYTES:]
 
 
 def _masked(log: LogWriter, masker: "Masker") -> "MaskedLog":

@@ -95,8 +95,7 @@ class Starter:
         spec = check(claim, self._trusted)
         try:
             self._check_labels(spec)
-            secrets = self._unsealer.values(spec, claim.queue)
-            return self._start(claim, spec, secrets, lease_seconds_left)
+            return self._start(claim, spec, lease_seconds_left)
         except QueueError:
             raise  # it says nothing of the job, which is found again when the queue answers
         except DayflyError as error:
@@ -108,15 +107,14 @@ class Starter:
             if self._settings.labels.get(name) != value:
                 raise SpecError(f"labels.{name}", f"this worker does not have {name}={value}")
 
-    def _start(
-        self, claim: Claim, spec: JobSpec, secrets: Mapping[str, bytes], lease_seconds_left: float
-    ) -> RunningJob | None:
+    def _start(self, claim: Claim, spec: JobSpec, lease_seconds_left: float) -> RunningJob | None:
         with self._images.hold():
             ref = spec.image or self._settings.defaults.image
             image = self._resolve(ref)
             record = self._record(claim, spec, image, ref)
             if spec.services:
                 record = dataclasses.replace(record, services=self._services(spec, record.container.shape))
+            secrets = self._unsealer.values(spec, claim.queue)  # opened last: what fails before has none to tell
             while (keeper := self._warm.take(record.container.shape)) is not None:
                 record = dataclasses.replace(record, token=keeper.token)
                 try:

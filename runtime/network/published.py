@@ -8,7 +8,8 @@ has its port or its place.
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from dayfly.jobs.errors import HostError
@@ -19,6 +20,7 @@ from dayfly.runtime.network.elements import Sets
 _NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _MAPS = {"published4": socket.AF_INET, "published6": socket.AF_INET6}
+_TRIES = 3
 _KEY = struct.Struct(">B3xH2x")  # each part of a concatenation fills a whole register
 
 
@@ -49,11 +51,12 @@ def published(table: str, addresses: tuple[str, ...], ports: Iterable[PublishedP
     with contextlib.ExitStack() as held:
         for port in wanted:
             held.enter_context(_hold(port))
-        nft.apply(_removal(table, wanted) + "".join(f"create {each.text(table)}" for each in elements))
+        created = "".join(f"create {each.text(table)}" for each in elements)
+        _apply(lambda: _removal(table, wanted) + created)
         try:
             yield "".join(f"add {each.text(table)}" for each in elements)
         finally:
-            nft.apply("".join(f"delete {each.text(table)}" for each in elements))
+            _withdraw(table, elements)
 
 
 class PortInUseError(HostError):
@@ -82,6 +85,31 @@ def _hold(port: PublishedPort) -> socket.socket:
     return held
 
 
+def _apply(script: Callable[[], str]) -> None:
+    """Have nft do what `script` says. Others take away entries as well, and one that is gone fails the whole of it: so
+    it is made anew then. Raises HostError."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            nft.apply(script())
+        except HostError:
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def _withdraw(table: str, elements: Collection[Element]) -> None:
+    """A job has its end whether or not that works: what stays is taken out with its link, or by the next job there."""
+    try:
+        _apply(lambda: _deletion(table, [each for each in entries(table) if each in elements]))
+    except (HostError, OSError) as error:
+        sys.stderr.write(f"dayfly: keeper: cannot take away a port that was published: {error}\n")
+
+
+def _deletion(table: str, elements: Iterable[Element]) -> str:
+    return "".join(f"delete {each.text(table)}" for each in elements)
+
+
 def _removal(table: str, ports: tuple[PublishedPort, ...]) -> str:
     """What jobs that were killed have left at these ports of the host."""
     names = {(port.protocol, port.host_port) for port in ports}
@@ -89,7 +117,7 @@ def _removal(table: str, ports: tuple[PublishedPort, ...]) -> str:
         left = [each for each in entries(table) if (each.protocol, each.host_port) in names]
     except OSError as error:
         raise HostError("read the ports that are published in", table, error.errno) from error
-    return "".join(f"delete {each.text(table)}" for each in left)
+    return _deletion(table, left)
 
 
 def _element(key: bytes, target: bytes, family: socket.AddressFamily) -> Element:

@@ -23,7 +23,7 @@ from dayfly.jobs.errors import HostError, SpecError
 from dayfly.runtime import init, removal, syscalls
 from dayfly.runtime.images.image import Image, ImageConfig
 from dayfly.runtime.shape import Mount, Workspace
-from dayfly.worker import artifacts
+from dayfly.worker import artifacts, overlay_walk
 from dayfly.worker.blob import blob_path
 from dayfly.worker.plan import Identity, Planner
 from dayfly.worker.record import ArtifactRules
@@ -68,10 +68,13 @@ def test_a7_what_is_swapped_while_it_is_collected_is_not_the_hosts(
         while swaps[0] < _SWAPS:
             held |= collected()
         with pytest.MonkeyPatch.context() as patch:  # a link in place of the directory is followed
-            real, end = os.open, time.monotonic() + _CONTROL_SECONDS
-            patch.setattr(
-                os, "open", lambda path, flags, *words, **names: real(path, flags & ~os.O_NOFOLLOW, *words, **names)
-            )
+            end = time.monotonic() + _CONTROL_SECONDS
+            for module in (overlay_walk, artifacts):
+                patch.setattr(
+                    module,
+                    "openat2",
+                    lambda fd, path, flags, resolve: os.open(path, flags & ~os.O_NOFOLLOW, dir_fd=fd),
+                )
             while "the host's" not in bit and time.monotonic() < end:
                 bit |= collected()
     os.close(upper)

@@ -221,7 +221,7 @@ def test_mount_is_read_only_unless_asked(run: Run, tmp_path: Path) -> None:
     ran = run("sh", "-c", "cat /data/here/in; touch /data/here/out", mounts=(shown,))
     assert ran.stdout == "data"
     assert "Read-only" in ran.stderr
-    writable = Mount(source=str(source), target="/data/here", writable=True)
+    writable = Mount(source=str(source), target="/data/here", writable=True, own_group=0)
     assert run("touch", "/data/here/out", mounts=(writable,)).exit_code == 0
     assert (source / "out").stat().st_uid == 0
     own = run("sh", "-c", "touch /data/here/mine && stat -c %u:%g /data/here/mine", mounts=(writable,), user="7:8")
@@ -241,6 +241,26 @@ def test_link_put_in_place_of_a_source_is_not_followed(run: Run, tmp_path: Path)
             run("ls", **fields)
 
 
+@pytest.mark.host_root("a rootless worker has no mapped mounts")
+@pytest.mark.parametrize("own_group", [1234, None])
+def test_a_group_of_the_owners_number_is_given_to_the_job_only_if_it_is_the_owners_alone(
+    run: Run, tmp_path: Path, own_group: int | None
+) -> None:
+    """Else it is another one's, whose files the job's root, which may have any group, could read."""
+    source = tmp_path / "data"
+    source.mkdir()
+    (source / "groups").write_text("content")
+    for path, owner, group in ((source, 1234, 100), (source / "groups", 0, 1234)):
+        os.chown(path, owner, group)
+    (source / "groups").chmod(0o640)
+    mount = Mount(source=str(source), target="/data", writable=True, own_group=own_group)
+    script = "import os; os.setgroups([65534, 65533]); print(open('/data/groups').read())"
+    ran = run("python3", "-c", script, mounts=(mount,))
+    assert ran.stdout == ("content\n" if own_group else ""), ran.stderr
+    assert run("touch", "/data/made", mounts=(mount,), user="7:8").exit_code == 0
+    assert ((source / "made").stat().st_uid, (source / "made").stat().st_gid) == (1234, 100)
+
+
 @pytest.mark.host_root("a rootless worker gives nobody's files away")
 def test_a_mount_that_was_swapped_since_it_was_allowed_is_refused(run: Run, tmp_path: Path) -> None:
     """Who owns the directory around two others exchanges them after the check: the job gets neither, and the host is
@@ -249,7 +269,7 @@ def test_a_mount_that_was_swapped_since_it_was_allowed_is_refused(run: Run, tmp_
         (tmp_path / name).mkdir()
         os.chown(tmp_path / name, owner, owner)
     facts = (tmp_path / "cache").stat()
-    seen = {"device": facts.st_dev, "inode": facts.st_ino, "owner": facts.st_uid}
+    seen = {"device": facts.st_dev, "inode": facts.st_ino, "owner": facts.st_uid, "own_group": facts.st_uid}
     mount = Mount(source=str(tmp_path / "cache"), target="/data", writable=True, **seen)
     assert run("touch", "/data/file", mounts=(mount,)).end.exit_code == 0
     os.chown(tmp_path / "cache", 0, 0)

@@ -65,7 +65,8 @@ def test_files_of_the_owner_can_be_changed_whichever_of_the_two_groups_they_have
     for path, group in ((source, 100), (source / "file", 100), (source / "private", 1234)):
         os.chown(path, 1234, group)
     script = "echo more >> file && echo more >> private && stat -c '%u:%g' . file"
-    ran = run("sh", "-c", script, workspace=Workspace(source=str(source)), user=user)
+    given = Workspace(source=str(source), own_group=1234)
+    ran = run("sh", "-c", script, workspace=given, user=user)
     assert ran.stdout.split() == [user or "0:0"] * 2, ran.stderr
 
 
