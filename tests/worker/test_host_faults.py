@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from dayfly.jobs.state import Outcome
+from dayfly.worker.host import host_id
 
 pytestmark = pytest.mark.kernel
 
@@ -66,6 +67,25 @@ def test_a_job_whose_writes_the_host_could_not_hold_is_lost_and_not_blamed(worke
     queue.await_discarded(large)
     small = queue.result(queue.submit(command=["sh", "-c", "echo small > made; exit 3"], limits={"disk": "100M"}))
     assert (small.outcome, small.exit_code) == (Outcome.FAILED, 3)
+
+
+def test_what_only_one_job_asks_for_stops_no_other(worker, queue, tmp_path):
+    """A target below a file, or a .dayflyignore that is too much: the job is rejected, and the next begins at once."""
+    worker.start()
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/.dayflyignore").write_text("a\n" * 10_001)
+    facts = (tmp_path / "source").stat()
+    given = {"path": str(tmp_path / "source"), "host": host_id(), "device": facts.st_dev, "inode": facts.st_ino}
+    (tmp_path / "mounted").mkdir()
+    for fields, why in (
+        ({"mounts": [f"{tmp_path}/mounted:/etc/passwd/below"]}, "Not a directory"),
+        ({"dir": given}, "its .dayflyignore has more than 10000 lines"),
+    ):
+        result = queue.result(queue.submit(script="true", **fields))
+        assert result.outcome is Outcome.REJECTED
+        assert why in result.message
+    assert queue.result(queue.submit(script="true")).outcome is Outcome.SUCCEEDED
+    assert worker.count_events("host in trouble") == 0
 
 
 def _await_line(queue, job_id):

@@ -6,7 +6,6 @@ import os
 import select
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -19,7 +18,6 @@ from network_world import INTERNET4, INTERNET6, METADATA4, PORT, PRIVATE4, RESOL
 from dayfly.jobs.ports import PublishedPort
 from dayfly.runtime.idrange import HeldPlace, IdRange
 from dayfly.runtime.network.bridge import Bridge, take_down
-from dayfly.runtime.network.published import PortInUseError, entries
 from dayfly.runtime.network.refused import Refused
 from dayfly.runtime.network.settings import NetworkSettings
 from dayfly.runtime.shape import BridgeUse, Shape
@@ -185,57 +183,6 @@ print(time.monotonic() - began)
 """
     assert float(run("python3", "-c", program).stdout) < 2.0
     assert float(run("python3", "-c", program, bridge=BridgeUse(**{field: 32768})).stdout) > 2.0
-
-
-@pytest.mark.host_root("the host's ports are not its to give")
-def test_a_published_port_leads_to_the_job(running: Running, world: World) -> None:
-    """A port of the host leads to one of the job, from the host itself and from beyond, until it is withdrawn."""
-    program = """
-import socket
-listener = socket.create_server(("", 5432), family=socket.AF_INET6, dualstack_ipv6=True)
-print("listens", flush=True)
-while True:
-    listener.accept()[0].send(b"served")
-"""
-    port = PublishedPort(15432, 5432)
-    with running("python3", "-c", program) as container:
-        assert os.read(container.init.stdout, 16) == b"listens\n"
-        wire = container.wire
-        assert wire is not None
-        with wire.published([port]):
-            with pytest.raises(PortInUseError, match=r"15432:5432/tcp: Address already in use"), wire.published([port]):
-                pass
-            assert _served("192.0.2.2") == b"served"
-            assert world.fetch("192.0.2.2", 15432) == "served"
-            assert world.fetch("fd77::2", 15432) == "served"
-        assert list(entries(wire.table)) == []
-        socket.create_server(("", 15432)).close()  # it is free again
-
-
-@pytest.mark.host_root("the host's ports are not its to give")
-def test_a_published_port_of_a_killed_job_leads_nowhere(running: Running, in_child: Any) -> None:
-    """Its entry goes with its link, and is in nobody's way who publishes the port before that."""
-    port = PublishedPort(15432, 5432)
-    kept = []
-    with running("sleep", "100") as container:
-        wire = container.wire
-        assert wire is not None
-
-        def publish_and_die() -> str:
-            kept.append(wire.published([port]))
-            kept[0].__enter__()
-            return "published"
-
-        assert in_child(publish_and_die) == "published"
-        assert {each.address for each in entries(wire.table)} == set(wire.addresses)
-        with wire.published([port]):
-            pass
-        assert list(entries(wire.table)) == []
-        assert in_child(publish_and_die) == "published"
-    deadline = time.monotonic() + 30
-    while list(entries(wire.table)):
-        assert time.monotonic() < deadline, "they are still there"
-        select.select([], [], [], 0.01)
 
 
 @pytest.mark.host_root("nobody else is in the namespace of a user's own bridge")
