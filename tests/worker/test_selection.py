@@ -68,6 +68,11 @@ def test_a_glob_matches_as_a_shells_does(pattern, matched, others):
         (("a", "{1..2000}"), (), "artifacts.paths[1]"),
         (("a",), ("{1..999999999999}",), "artifacts.exclude[0]"),
         (tuple(f"{number}{{1..900}}" for number in range(100)), (), "artifacts.paths[49]"),
+        (("{1..999}" + "[" * 980,), (), "artifacts.paths[0]"),
+        (("a", "{1..9}" + "[\\]" * 900), (), "artifacts.paths[1]"),
+        (("{1..999}[a-" + "x" * 900,), (), "artifacts.paths[0]"),
+        (("{" * 3000,), (), "artifacts.paths[0]"),
+        (("a" * 5000,), (), "artifacts.paths[0]"),
     ],
 )
 def test_globs_that_stand_for_too_many_are_refused_by_their_field(paths, exclude, field):
