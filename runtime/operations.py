@@ -34,11 +34,8 @@ def perform(operations: Iterable[Operation], *, are_jobs_own: bool = False) -> N
         try:
             operation.apply()
         except OSError as error:
-            is_jobs_own = are_jobs_own and error.errno in _OF_PATHS
-            remedy = remedy_for(error)
-            raise HostError(
-                operation.describe(), error.filename, error.errno, remedy, is_jobs_own=is_jobs_own
-            ) from error
+            own, remedy = are_jobs_own and error.errno in _OF_PATHS, remedy_for(error)
+            raise HostError(operation.describe(), error.filename, error.errno, remedy, is_jobs_own=own) from error
 
 
 def remedy_for(error: OSError) -> str | None:

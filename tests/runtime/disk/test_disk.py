@@ -348,4 +348,3 @@ def _await_detached(devices: set[str]) -> None:
     deadline = time.monotonic() + 30
     while left := devices.intersection(loop.attached()):
         assert time.monotonic() < deadline, f"still attached: {left}"
-        time.sleep(0.02)
