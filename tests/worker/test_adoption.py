@@ -61,6 +61,11 @@ def marks(tmp_path):
     return path
 
 
+def _give_time(worker):
+    """An emulated machine takes half a minute to start an agent, and a keeper lives no longer than its lease."""
+    worker.fields["lease_seconds"] = 300.0
+
+
 def _submit(queue, marks, count):
     mount = {"source": str(marks), "target": "/marks", "writable": True}
     return [queue.submit(script=_SCRIPT, mounts=[mount], artifacts=["result"]) for _ in range(count)]
@@ -86,6 +91,7 @@ def test_sigkill_at_random_moments_loses_no_job_and_runs_none_twice(worker, queu
 def test_the_same_keeper_goes_on_under_the_next_agent(worker, queue, marks, tmp_path):
     """A job that runs as its agent is killed keeps its keeper: the next agent adopts it and does not start another."""
     (marks / "hold").touch()
+    _give_time(worker)
     worker.start()
     job_id = _submit(queue, marks, 1)[0]
     queue.await_state(job_id, "running")
@@ -118,6 +124,7 @@ def test_a_job_that_ended_while_no_agent_was_there_is_reported_by_the_next(worke
 def test_an_upgrade_under_load_leaves_the_jobs_running(worker, queue, marks, tmp_path):
     """SIGQUIT makes the agent leave at once with exit code 0; the next one adopts all of its jobs."""
     (marks / "hold").touch()
+    _give_time(worker)
     worker.start()
     ids = _submit(queue, marks, 2)
     for job_id in ids:
