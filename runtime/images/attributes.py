@@ -1,5 +1,6 @@
 """Owner, mode, time and extended attributes of a file in an image: which are kept, and how they are set."""
 
+import math
 import os
 import tarfile
 from collections.abc import Mapping
@@ -93,7 +94,7 @@ def _mtime_ns(entry: tarfile.TarInfo) -> int:
     text = str(entry.pax_headers.get("mtime", ""))
     whole, _, fraction = text.partition(".")
     if not text.isascii() or not whole.removeprefix("-").isdecimal() or len(whole) > 12:
-        whole, fraction = str(int(entry.mtime)), ""
+        whole, fraction = str(int(entry.mtime) if math.isfinite(entry.mtime) else 0), ""
     digits = fraction[:9] if fraction.isdecimal() else ""
     nanoseconds = int(digits.ljust(9, "0") or "0")
     seconds = min(max(int(whole), -_LATEST_SECOND), _LATEST_SECOND)

@@ -57,6 +57,8 @@ def _unpack(archive: Archive, layer: "_Layer", source: str) -> Contents:
     except OSError as error:
         where = f" {error.filename!r}" if error.filename else ""
         raise ImageError(f"cannot unpack {source}: {error.strerror or error}{where}", _remedy(error)) from error
+    except ValueError as error:  # a NUL in a link's target or in an attribute's name, which no system call takes
+        raise ImageError(f"cannot unpack {source}: {error}") from error
     finally:
         layer.close()
 

@@ -160,6 +160,24 @@ def test_times_are_kept_to_the_nanosecond(tar: Any, import_tar: ImportTar) -> No
     assert os.lstat(layer / "old").st_mtime_ns == -5250000000
 
 
+@pytest.mark.parametrize("time", ["nan", "inf", "-inf", "1e400"])
+def test_a_time_that_is_none_is_1970(tar: Any, import_tar: ImportTar, time: str) -> None:
+    """Python's float() takes them all."""
+    assert os.lstat(import_tar(tar().file("f", pax_headers={"mtime": time}).bytes()) / "f").st_mtime_ns == 0
+
+
+def test_a_nul_is_refused_wherever_it_stands(tar: Any, import_tar: ImportTar) -> None:
+    """In a name, the target of a link, the name of an attribute."""
+    for archive in (
+        tar().file("f", pax_headers={"path": "a\0b"}),
+        tar().symlink("l", "x", pax_headers={"linkpath": "a\0b"}),
+        tar().file("h").hard_link("i", "h").add("j", tarfile.LNKTYPE, pax_headers={"linkpath": "h\0"}),
+        tar().file("f", pax_headers={"SCHILY.xattr.user.a\0b": "x"}),
+    ):
+        with pytest.raises(ImageError, match=r"NUL|null"):
+            import_tar(archive.bytes())
+
+
 def test_owners_and_modes_are_kept_as_they_are(tar: Any, import_tar: ImportTar) -> None:
     """Ids 0-65535 and all twelve mode bits, setuid after the change of owner included."""
     layer = import_tar(tar().file("su", mode=0o6755, uid=65535, gid=42).directory("t", mode=0o1777, uid=7).bytes())
