@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -126,11 +127,12 @@ signal.pause()
 
 
 @pytest.mark.limits
-def test_memory_that_one_job_runs_out_of_is_not_anothers(begin: Begin, attack: Attack, tally: Any) -> None:
-    """A neighbour that is killed for its memory takes no process of another job along; its own it does."""
+def test_memory_that_one_job_runs_out_of_is_not_anothers(begin: Begin, run: Attack, tally: Any) -> None:
+    """A neighbour that is killed for its memory takes no process of another job along."""
     victim = begin("tell(os.getpid()); sys.stdin.read(); signal.pause()")
     victim.told()
-    hog = "import subprocess\ntell(subprocess.run(['python3', '-c', 'bytearray(1 << 30)']).returncode)"
-    bit = attack(hog)
+    bit = run("python3", "-c", "bytearray(1 << 30)").end.signal
     lives = Path(f"/proc/{victim.container.init.pid}/task/{victim.container.init.pid}/children").read_text().split()
-    tally.judge(held=len(lives) == 1 and os.path.exists(f"/proc/{lives[0]}"), bit=bit == -9, seen=(lives, bit))
+    tally.judge(
+        held=len(lives) == 1 and os.path.exists(f"/proc/{lives[0]}"), bit=bit == signal.SIGKILL, seen=(lives, bit)
+    )
