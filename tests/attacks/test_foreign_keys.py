@@ -5,8 +5,7 @@ Each is tried on a worker with a job that runs: it goes on renewing, takes the n
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,6 @@ from dayfly.jobs.state import Outcome, State
 from dayfly.queue import keys
 from dayfly.queue.claims import Claim
 from dayfly.queue.commands import ask, ask_each
-from dayfly.queue.connection import connect
 from dayfly.queue.consumer import Consumer, Hold
 from dayfly.queue.foreign import Intake
 from dayfly.queue.logs import STDOUT, LogLine, LogStream
@@ -34,12 +32,6 @@ from dayfly.worker.roster import Roster
 
 _OFFER = Capacity(4000, 8192, 40960)
 _DOCUMENT = {"image": "host", "command": ["true"]}
-
-
-@pytest.fixture
-def redis(valkey: str) -> Iterator[Redis]:
-    with contextlib.closing(connect(valkey)) as client:
-        yield client
 
 
 @pytest.fixture
