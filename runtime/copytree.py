@@ -10,11 +10,10 @@ import stat
 from dataclasses import dataclass
 
 from dayfly.runtime.ignore import IgnoreRules
-from dayfly.runtime.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from dayfly.runtime.syscalls import RESOLVE_ONE_TREE, openat2
 from dayfly.runtime.view import View
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _CHUNK = 1 << 24
 
 Owner = tuple[int, int]  # uid, gid
@@ -91,7 +90,7 @@ class _Copy:
 
     def _open(self, source: int, name: str, flags: int) -> int | None:
         try:
-            fd = openat2(source, name, flags, resolve=_BENEATH)
+            fd = openat2(source, name, flags, resolve=RESOLVE_ONE_TREE)
         except OSError:
             self.unread += 1
             return None

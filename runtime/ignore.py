@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
 
-from dayfly.runtime.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from dayfly.runtime.syscalls import RESOLVE_ONE_TREE, openat2
 
 IGNORE_FILE = ".dayflyignore"
 _MAX_BYTES = 1 << 20
@@ -25,7 +25,6 @@ _MAX_LINE = 4096  # PATH_MAX: a longer one would match nothing
 _MAX_DEPTH = 256
 _MAX_RULES = 10_000
 _LONGEST_SECONDS = 10.0
-_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _STAR = b"[^/]*?"
 _CROSSING = b"(?:.*?/)??"
 _CLASSES: dict[bytes, Callable[[bytes], bool]] = {
@@ -148,7 +147,7 @@ def _in_time(deadline: float) -> bool:
 def _open_child(level: _Level, name: bytes) -> _Level | None:
     """None for one that is gone since it was listed, or that something is mounted on."""
     try:
-        fd = openat2(level.fd, name, os.O_RDONLY | os.O_DIRECTORY, resolve=_BENEATH)
+        fd = openat2(level.fd, name, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_ONE_TREE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -25,6 +25,7 @@ from dayfly.runtime.users import Identity
 from dayfly.runtime.view import NOBODY, View, groups_in
 
 _LOWER, _UPPER, _WORK = "dir", "disk/workspace/upper", "workspace/work"
+_STEP = "give the job its directory"
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 
 
@@ -33,8 +34,7 @@ def open_given(workspace: Workspace) -> int:
 
     Raises OSError, HostError.
     """
-    what = "give the job its directory"
-    return open_meant(workspace.source, workspace.device, workspace.inode, what)
+    return open_meant(workspace.source, workspace.device, workspace.inode, _STEP)
 
 
 def is_overlaid(disk_fd: int) -> bool:
@@ -90,9 +90,7 @@ class GiveWorkspace:
             else:
                 self._copy(fd)
         except IgnoreError as error:
-            raise HostError(
-                "give the job its directory", self.workspace.source, reason=str(error), is_jobs_own=True
-            ) from error
+            raise HostError(_STEP, self.workspace.source, reason=str(error), is_jobs_own=True) from error
         finally:
             os.close(fd)
 

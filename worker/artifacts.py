@@ -5,7 +5,6 @@ trusts no name (overlay_walk.py) and no number of them: whatever is kept here is
 goes, is one that can be read back. Regular files only. Keepers import this file: lean.
 """
 
-import errno
 import os
 import stat
 import time
@@ -14,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dayfly.runtime.syscalls import openat2
+from dayfly.runtime.syscalls import RESOLVE_ONE_TREE, openat2
 from dayfly.runtime.view import View
 from dayfly.worker.blob import Unreadable, copy_into
 from dayfly.worker.exit import Artifact
-from dayfly.worker.overlay_walk import BENEATH, UNSEEN, Found, overlay_xattr, walk
+from dayfly.worker.overlay_walk import UNSEEN, Found, overlay_xattr, walk, why_not
 from dayfly.worker.record import ArtifactRules
 
 if TYPE_CHECKING:
@@ -243,9 +242,9 @@ def _slashed(start: str) -> str:
 
 def _store_file(found: Found, collection: _Collection) -> Artifact:
     try:
-        fd = openat2(found.parent_fd, found.name, _FILE, resolve=BENEATH)
+        fd = openat2(found.parent_fd, found.name, _FILE, resolve=RESOLVE_ONE_TREE)
     except OSError as error:
-        raise _Skipped("something is mounted there" if error.errno == errno.EXDEV else error.strerror) from error
+        raise _Skipped(why_not(error)) from error
     try:
         status = os.fstat(fd)
         _check_file(fd, status, collection)

@@ -1,9 +1,9 @@
 """Walks the overlay of a container: its upper is what the job wrote, its lower, where there is one, the directory that
 the job was given, seen through the upper's whiteouts and opaque directories.
 
-Every step opens ONE component below a directory fd (openat2(2) with `BENEATH`), follows no link and enters nothing that
-is mounted there, which the job did not see either (CVE-2018-15664, CVE-2026-41568). Directories are read as a stream:
-of millions of names, which cost a job few inodes, one is held at a time. Keepers import this file: lean.
+Every step opens ONE component below a directory fd (openat2(2), RESOLVE_ONE_TREE), follows no link and enters nothing
+that is mounted there, which the job did not see either (CVE-2018-15664, CVE-2026-41568). Directories are read as a
+stream: of millions of names, which cost a job few inodes, one is held at a time. Keepers import this file: lean.
 """
 
 import errno
@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from dayfly.runtime.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from dayfly.runtime.syscalls import RESOLVE_ONE_TREE, openat2
 
 MAX_PATH = 4095  # PATH_MAX: who downloads it could not name it
 MAX_DEPTH = 128  # three directory fds and three frames of Python a level
 UNSEEN = "the job itself could not read it"
-
-BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
@@ -93,17 +91,21 @@ def _walk_directory(
             raise OSError(errno.EACCES, UNSEEN)
         yield from walk(above, below, path + "/", visitor, depth + 1)
     except OSError as error:
-        why = "something is mounted there" if error.errno == errno.EXDEV else error.strerror
-        visitor.warn(f"artifacts below {visitor.shown(path)} left out: {why}")
+        visitor.warn(f"artifacts below {visitor.shown(path)} left out: {why_not(error)}")
     finally:
         for fd in opened:
             os.close(fd)
 
 
+def why_not(error: OSError) -> str:
+    """Why something in the tree could not be opened."""
+    return "something is mounted there" if error.errno == errno.EXDEV else error.strerror or str(error)
+
+
 def _enter(parent_fd: int | None, name: str, opened: list[int]) -> int | None:
     if parent_fd is None:
         return None
-    fd = openat2(parent_fd, name, _DIRECTORY, resolve=BENEATH)
+    fd = openat2(parent_fd, name, _DIRECTORY, resolve=RESOLVE_ONE_TREE)
     opened.append(fd)
     return fd
 
