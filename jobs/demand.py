@@ -11,6 +11,7 @@ What a host has may lie between two steps: claim.lua sees to a job that asks for
 
     ci@2000:4096:10240              2 cpus, 4 GiB, 10 GiB, from queue ci
     ci@-:-:-:p10                    a slot's share; priority 10 (-100 to 100, higher first, 0 is not written)
+    ci@0:0:0:ldayfly.builds  a build, whose steps are jobs of their own
     ci@-:1024:-:hnode-7:ldisk=nvme,gpu   host node-7 only (a live directory), labels disk=nvme and gpu
 
 Whatever else than A-Z a-z 0-9 _ . - is in a host or label is written ~HH, byte by byte: the name is a Redis key and
@@ -21,6 +22,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from dayfly.jobs.build import BUILDS_LABEL
 
 if TYPE_CHECKING:
     from dayfly.jobs.spec import JobSpec
@@ -74,6 +77,8 @@ class Demand:
 
     @classmethod
     def of(cls, spec: JobSpec) -> Demand:
+        if spec.build is not None:
+            return cls._of_build(spec)
         limits = spec.limits
         return cls(
             cpus_milli=None if limits.cpus is None else round_cpus(limits.cpus),
@@ -83,6 +88,12 @@ class Demand:
             labels=tuple(sorted(spec.labels.items())),
             host=spec.dir.host if spec.dir is not None else None,
         )
+
+    @classmethod
+    def _of_build(cls, spec: JobSpec) -> Demand:
+        """Nothing but a worker that builds: its steps, jobs of that worker, ask for what they need."""
+        labels = {**spec.labels, BUILDS_LABEL: ""}
+        return cls(0, 0, 0, priority=spec.priority, labels=tuple(sorted(labels.items())))
 
     def need(self, share: Capacity) -> Capacity:
         """What this takes of a host whose slots have `share` each."""
@@ -95,6 +106,8 @@ class Demand:
 
 def stated_need(spec: JobSpec) -> str:
     """cpus:memory:disk as the job states them, as in a class's name but not rounded to its steps."""
+    if spec.build is not None:
+        return "0:0:0"
     limits = spec.limits
     numbers = (
         None if limits.cpus is None else _ceil(limits.cpus * 1000),

@@ -183,6 +183,14 @@ class ImageError(DayflyError):
     """An image that is broken, hostile, or could not be stored."""
 
 
+class ContainerfileError(ImageError):
+    """A Containerfile that cannot be built; `line` is where."""
+
+    def __init__(self, line: int, message: str, remedy: str | None = None) -> None:
+        super().__init__(f"line {line}: {message}", remedy)
+        self.line = line
+
+
 class ImageNotFound(ImageError):
     """No image of that name on this host."""
 

@@ -98,6 +98,9 @@ User = Annotated[
 ]
 
 AbsolutePath = Annotated[str, AfterValidator(paths.check_path), _ABSOLUTE]
+MountSource = Annotated[
+    str, AfterValidator(paths.check_mount_source), Field(json_schema_extra={"pattern": "^(/|tmpfs$)"})
+]
 Workdir = Annotated[str, AfterValidator(paths.check_workdir), _ABSOLUTE]
 Target = Annotated[str, AfterValidator(paths.check_target), _ABSOLUTE]
 StatedPath = Annotated[str, AfterValidator(paths.check_directory)]
@@ -154,6 +157,11 @@ AddressRange = Annotated[
 ]
 KeepWhen = Annotated[
     spec.Keep, BeforeValidator(partial(scalars.read_choice, kind=spec.Keep)), WithJsonSchema({"enum": list(spec.Keep)})
+]
+PullWhen = Annotated[
+    spec.PullPolicy,
+    BeforeValidator(partial(scalars.read_choice, kind=spec.PullPolicy)),
+    WithJsonSchema({"enum": list(spec.PullPolicy)}),
 ]
 CollectWhen = Annotated[
     spec.ArtifactsWhen,

@@ -12,11 +12,19 @@ from pydantic import Field, model_validator
 
 from dayfly.jobs import field_types as types
 from dayfly.jobs import parts, spec
+from dayfly.jobs.build_model import BuildField
 from dayfly.jobs.demand import MAX_PRIORITY, MIN_PRIORITY
+from dayfly.jobs.mount_model import Mounts
 from dayfly.jobs.network import Network
 from dayfly.jobs.privileges import Seccomp
 from dayfly.jobs.service_model import Services
 from dayfly.jobs.text_fields import Annotations, Env, Labels, Words
+
+# What only a container of the job's own could have: a build has one for each RUN, as its Containerfile says.
+_NOT_OF_BUILDS = (
+    *("image", "entrypoint", "command", "script", "env", "workdir", "user", "stdin", "merge_streams", "mounts"),
+    *("devices", "cap_add", "cap_drop", "seccomp", "privileged", "secrets", "services", "artifacts", "keep", "debug"),
+)
 
 
 class JobModel(parts.Strict):
@@ -25,6 +33,13 @@ class JobModel(parts.Strict):
     image: types.Image | None = Field(
         default=None,
         description="host, a name such as debian:12, a digest, or a directory. Default: the configuration's.",
+    )
+    pull: types.PullWhen | None = Field(
+        default=None,
+        description="When the registry is asked for the image and those of its services. Default: missing.",
+    )
+    build: BuildField | None = Field(
+        default=None, description="Builds an image from a Containerfile and dir, in place of running a command."
     )
     entrypoint: Words | None = Field(
         default=None, description="In place of the image's entrypoint; an empty list clears it."
@@ -44,9 +59,7 @@ class JobModel(parts.Strict):
     dir: parts.Directory | None = Field(
         default=None, description="The directory that /workspace lies over, copy-on-write."
     )
-    mounts: parts.Mounts = Field(
-        default=[], description="Directories or files of the host, as far as its operator allows."
-    )
+    mounts: Mounts = Field(default=[], description="Directories or files of the host, as far as its operator allows.")
     devices: parts.Devices = Field(default=[], description="Devices of the host, as far as its operator allows.")
     cap_add: types.Capabilities = Field(
         default=[], description="Capabilities beside the usual ones, as far as the operator allows; ALL is every one."
@@ -106,12 +119,23 @@ class JobModel(parts.Strict):
             raise ValueError(f"cap_add and cap_drop both have {both[0]}")
         return self
 
+    @model_validator(mode="after")
+    def _builds_or_runs(self) -> JobModel:
+        beside = [name for name in _NOT_OF_BUILDS if name in self.model_fields_set]
+        if self.build is not None and beside:
+            raise ValueError(f"build must not be together with {beside[0]}")
+        if self.build is not None and self.build.containerfile is None and self.dir is None:
+            raise ValueError("build must have a dir, or its containerfile")
+        return self
+
     def value(self) -> spec.JobSpec:
         """The frozen value that travels between rooms."""
         return spec.JobSpec(
             version=self.version,
             name=self.name,
             image=self.image,
+            pull=self.pull,
+            build=None if self.build is None else self.build.value(),
             entrypoint=None if self.entrypoint is None else tuple(self.entrypoint),
             command=None if self.command is None else tuple(self.command),
             script=self.script,
@@ -121,7 +145,7 @@ class JobModel(parts.Strict):
             stdin=None if self.stdin is None else self.stdin.value(),
             merge_streams=self.merge_streams,
             dir=None if self.dir is None else spec.Directory(**dict(self.dir)),
-            mounts=tuple(spec.Mount(**dict(each)) for each in self.mounts),
+            mounts=tuple(each.value() for each in self.mounts),
             devices=tuple(each.value() for each in self.devices),
             cap_add=tuple(self.cap_add),
             cap_drop=tuple(self.cap_drop),

@@ -136,30 +136,6 @@ class NetworkModel(Strict):
 Network = Annotated[NetworkModel, BeforeValidator(short_forms.named("mode")), OrShort({"enum": list(network.Network)})]
 
 
-class MountModel(Strict):
-    source: types.AbsolutePath = Field(description="Absolute path on the worker's host.")
-    target: types.Target = Field(description="Absolute path in the container.")
-    writable: bool = Field(default=False, description="Whether the job may write to the source itself.")
-
-
-def _with_own_targets(mounts: list[MountModel]) -> list[MountModel]:
-    seen: set[str] = set()
-    for each in mounts:
-        if each.target in seen:
-            raise ValueError(f"must not have two mounts at {shown(each.target)}")
-        seen.add(each.target)
-    return mounts
-
-
-Mounts = Annotated[
-    list[Annotated[MountModel, BeforeValidator(short_forms.mount), OrShort(TEXT)]],
-    Field(max_length=100),
-    AfterValidator(_with_own_targets),
-    BeforeValidator(short_forms.one_or_many),
-    OrShort(TEXT),
-]
-
-
 class DeviceModel(Strict):
     source: types.DevicePath = Field(description="The device on the worker's host, below /dev.")
     target: types.DevicePath | None = Field(

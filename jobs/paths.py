@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dayfly.jobs.mounts import TMPFS
 from dayfly.jobs.names import check_text, shown
 
 MAX_PATH_BYTES = 4095  # PATH_MAX, less the final NUL
@@ -24,6 +25,11 @@ def check_path(text: str) -> str:
     if len(text.encode()) > MAX_PATH_BYTES:
         raise ValueError(f"must have at most {MAX_PATH_BYTES} bytes, got {len(text.encode())}")
     return "/" + "/".join(parts)
+
+
+def check_mount_source(text: str) -> str:
+    """An absolute path, or the word `tmpfs`."""
+    return text if text == TMPFS else check_path(text)
 
 
 def check_workdir(text: str) -> str:

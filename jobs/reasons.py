@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from dayfly.jobs import model, parts, service_model
+from dayfly.jobs import build_model, model, mount_model, parts, service_model
 from dayfly.jobs.document import Complaints, Place
 from dayfly.jobs.errors import NotBuilt
 from dayfly.jobs.names import shown
@@ -31,11 +31,12 @@ NOT_BUILT: frozenset[Place] = frozenset(
 
 _MODELS: Mapping[Place, type[BaseModel]] = {
     (): model.JobModel,
+    ("build",): build_model.BuildModel,
     ("limits",): parts.LimitsModel,
     ("limits", "io"): parts.IoModel,
     ("limits", "network"): parts.NetworkLimitModel,
     ("network",): parts.NetworkModel,
-    ("mounts",): parts.MountModel,
+    ("mounts",): mount_model.MountModel,
     ("devices",): parts.DeviceModel,
     ("secrets",): parts.SecretModel,
     ("dir",): parts.DirectoryModel,
@@ -57,6 +58,7 @@ _ELSEWHERE = {
     "cmd": "command",
     "cwd": "workdir",
     "depends_on": "after",
+    "dockerfile": "file",
     "environment": "env",
     "mem": "memory",
     "needs": "after",

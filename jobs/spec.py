@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from dayfly.jobs.build import Build
 from dayfly.jobs.frozen import FrozenMap
+from dayfly.jobs.mounts import Mount
 from dayfly.jobs.network import NO_LIMIT, NO_NETWORK, NetworkLimit, NetworkUse
 from dayfly.jobs.privileges import Device, Seccomp
 from dayfly.jobs.secret_use import SecretUse, secrets_document
@@ -39,6 +41,14 @@ class Keep(StrEnum):
     ALWAYS = "always"
 
 
+class PullPolicy(StrEnum):
+    """When a worker asks the registry for an image: each time, if it has none of that name, or not at all."""
+
+    ALWAYS = "always"
+    MISSING = "missing"
+    NEVER = "never"
+
+
 class ArtifactsWhen(StrEnum):
     """After which ends artifacts are collected."""
 
@@ -55,6 +65,7 @@ class AfterWhen(StrEnum):
 
 
 OWN_DISK = "disk"
+DEFAULT_PULL = PullPolicy.MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +93,6 @@ class Limits:
     shm_bytes: int | None = None
     io: tuple[IoLimit, ...] = ()
     network: NetworkLimit = NO_LIMIT
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A directory or file of the host, seen at `target`, read-only unless `writable`."""
-
-    source: str
-    target: str
-    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ class JobSpec:
     version: int = SPEC_VERSION
     name: str | None = None
     image: str | None = None
+    pull: PullPolicy | None = None
+    build: Build | None = None
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     script: str | None = None
@@ -207,6 +211,8 @@ class JobSpec:
         return (
             ("name", self.name),
             ("image", self.image),
+            ("pull", None if self.pull is None else self.pull.value),
+            ("build", None if self.build is None else self.build.to_document()),
             ("entrypoint", None if self.entrypoint is None else _listed(self.entrypoint)),
             ("command", None if self.command is None else _listed(self.command)),
             ("script", self.script),
@@ -216,7 +222,7 @@ class JobSpec:
             ("stdin", None if self.stdin is None else _stdin_document(self.stdin)),
             ("merge_streams", self.merge_streams or None),
             ("dir", None if self.dir is None else _directory_document(self.dir)),
-            ("mounts", [_mount_document(mount) for mount in self.mounts] or None),
+            ("mounts", [mount.to_document() for mount in self.mounts] or None),
             ("devices", [device.to_document() for device in self.devices] or None),
             ("cap_add", _listed(self.cap_add) or None),
             ("cap_drop", _listed(self.cap_drop) or None),
@@ -275,10 +281,6 @@ def _directory_document(directory: Directory) -> str | dict[str, Any]:
         inode=directory.inode,
         bundle=directory.bundle,
     )
-
-
-def _mount_document(mount: Mount) -> dict[str, Any]:
-    return _stated(source=mount.source, target=mount.target, writable=mount.writable or None)
 
 
 def _limits_document(limits: Limits) -> dict[str, Any]:

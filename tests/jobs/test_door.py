@@ -21,6 +21,7 @@ from dayfly.jobs.spec import (
     Keep,
     Limits,
     Mount,
+    PullPolicy,
     Retry,
 )
 from dayfly.jobs.state import Outcome
@@ -89,6 +90,7 @@ def test_every_field_is_read():
             "expire_in": "7d",
         },
         "keep": "failed",
+        "pull": "always",
         "debug": True,
         "queue": "ci",
         "priority": -10,
@@ -99,7 +101,7 @@ def test_every_field_is_read():
         "retry": {"max": 2, "when": ["lost", "out_of_memory"], "exit_codes": [75]},
         "annotations": {"build url": "https://ci.example/1?a=b"},
     }
-    assert set(document) == set(JobModel.model_fields) - {"script"}
+    assert set(document) == set(JobModel.model_fields) - {"script", "build"}
     assert read_job(document) == JobSpec(
         name="unit tests",
         image="registry.example:5000/team/python:3.12",
@@ -157,6 +159,7 @@ def test_every_field_is_read():
             when=ArtifactsWhen.ON_FAILURE,
             expire_in_seconds=7 * 86400,
         ),
+        pull=PullPolicy.ALWAYS,
         keep=Keep.FAILED,
         debug=True,
         queue="ci",

@@ -27,6 +27,7 @@ from dayfly.jobs.spec import (
     Keep,
     Limits,
     Mount,
+    PullPolicy,
     Retry,
 )
 from dayfly.jobs.state import Outcome
@@ -141,6 +142,7 @@ _COMMON = {
     "services": st.lists(_SERVICE, max_size=2, unique_by=lambda each: each.name).map(tuple),
     "artifacts": _ARTIFACTS,
     "keep": st.sampled_from(Keep),
+    "pull": _optional(st.sampled_from(PullPolicy)),
     "debug": st.booleans(),
     "queue": st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True),
     "priority": st.integers(-100, 100),
