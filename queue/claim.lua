@@ -32,7 +32,7 @@ local function fits(worker, demand, room)
 end
 
 local FIELDS = {'status', 'dayfly_queued_at', 'dayfly_client', 'dayfly_queue_timeout'}
-local LARGE = {data = MAX_PAYLOAD, dayfly_attempts = 1048576, dayfly_signature = 1024}
+local LARGE = {data = MAX_PAYLOAD, dayfly_attempts = 1048576, dayfly_signature = 1024, dayfly_images = 65536}
 
 -- A field of a job; '' for one that is larger than any of ours: anybody may have written it, and a worker would have to
 -- take it in whole.
@@ -159,7 +159,7 @@ local function hold(worker, id, class, job, execution, at)
   tell(id, 'starting')
   local queued_at = tonumber(job[2] or '') and #job[2] < 32 and job[2] or when
   return {id, class, attempt, tostring(fence), bounded(id, 'data'), queued_at, when, job[3] and '1' or '',
-    bounded(id, 'dayfly_attempts'), bounded(id, 'dayfly_signature')}
+    bounded(id, 'dayfly_attempts'), bounded(id, 'dayfly_signature'), bounded(id, 'dayfly_images')}
 end
 
 -- What a class has for the worker: {id, job}; false when nothing is to be claimed now, nil when the next class is to be

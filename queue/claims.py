@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dayfly.jobs.frozen import FrozenMap
 from dayfly.jobs.result import Attempt
+
+NOTHING: Mapping[str, str] = FrozenMap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,7 @@ class Claim:
     `fence` rises with each execution of a job: whatever an older one still does is refused. `earlier` are the
     attempts before this one that were counted or had a story, oldest first. `refusal` says why `document` is empty: the
     payload could not be read, and the job must not run. `signature` is what Redis has, and proves nothing by itself.
+    `images`: the digests of those that the first attempt ran on.
     """
 
     job_id: str
@@ -32,6 +36,7 @@ class Claim:
     earlier: tuple[Attempt, ...] = field(default=())
     refusal: str | None = None
     signature: str | None = None
+    images: Mapping[str, str] = NOTHING
 
     @property
     def member(self) -> str:

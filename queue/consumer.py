@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dayfly.jobs.demand import Capacity, Demand, class_name
 from dayfly.queue import fields as job_fields
 from dayfly.queue import keys, scripts, serving, transitions
-from dayfly.queue.claims import Claim
+from dayfly.queue.claims import NOTHING, Claim
 from dayfly.queue.commands import as_text, ask
 from dayfly.queue.fields import number, read_attempts
 from dayfly.queue.payload import read_or_refuse
@@ -70,19 +70,19 @@ class Consumer:
         self.lease_seconds = lease_seconds
         self._offer, self._labels = offer, dict(labels)
         self.record = WorkerRecord(redis, worker_name, self.queues)
-        self._description = json.dumps(
-            {
-                "name": worker_name,
-                "host": _written(Demand(host=host_id)).removeprefix("h"),
-                "labels": {_written(Demand(labels=(pair,))).removeprefix("l"): True for pair in labels.items()},
-                "queues": self.queues,
-                "offer": _amounts(offer),
-                "share": _amounts(share),
-                "lease": lease_seconds,
-                "patience": patience_seconds,
-                "reservation": reservation_seconds,
-            }
-        )
+        self._described = {
+            "name": worker_name,
+            "host": _written(Demand(host=host_id)).removeprefix("h"),
+            "queues": self.queues,
+            "offer": _amounts(offer),
+            "share": _amounts(share),
+            "lease": lease_seconds,
+            "patience": patience_seconds,
+            "reservation": reservation_seconds,
+        }
+        self._without: str | None = None
+        self._description = ""
+        self.ask_without(None)
 
     def register(self, slots: int = 1) -> None:
         """Appear among RQ's workers, with what this one offers. Raises a QueueError."""
@@ -95,6 +95,22 @@ class Consumer:
     def unregister(self) -> None:
         """Leave RQ's workers. What is still held stays held until its lease ends. Raises a QueueError."""
         self.record.unregister()
+
+    def ask_without(self, label: str | None) -> bool:
+        """From now on claim no job that asks for this label, though the worker has it; None: whatever it has.
+
+        False when that was so already.
+        """
+        if label == self._without and self._description:
+            return False
+        self._without = label
+        labels = {
+            _written(Demand(labels=(pair,))).removeprefix("l"): True
+            for pair in self._labels.items()
+            if pair[0] != label
+        }
+        self._description = json.dumps({**self._described, "labels": labels})
+        return True
 
     def claim(self, free: Capacity | None) -> Claim | None:
         """Take the oldest job that fits into `free`; None when there is none, or no slot (`free` None).
@@ -126,9 +142,9 @@ class Consumer:
             self._redis, claim, count_attempt=count_attempt, attempt=attempt, pause_seconds=pause_seconds
         )
 
-    def mark(self, claim: Claim, state: State) -> bool:
-        """Say that the job is running or collecting. False when it is not ours any more."""
-        return transitions.mark(self._redis, claim, state)
+    def mark(self, claim: Claim, state: State, images: Mapping[str, str] = NOTHING) -> bool:
+        """Say that the job is running or collecting, on which images. False when it is not ours any more."""
+        return transitions.mark(self._redis, claim, state, images)
 
     def renew(self, claims: Iterable[Claim]) -> dict[str, Hold]:
         """Move the leases of all on, in one round trip: how each stands, by job id. Raises a QueueError."""
@@ -161,7 +177,7 @@ class Consumer:
     def _read(self, found: list[Any] | None, execution_id: str) -> Claim | None:
         if not found:
             return None
-        job_id, name, attempt, fence, payload, queued_at, claimed_at, client, attempts, signature = found
+        job_id, name, attempt, fence, payload, queued_at, claimed_at, client, attempts, signature, images = found
         document, refusal = read_or_refuse(payload)
         return Claim(
             job_id=job_id.decode(),
@@ -178,6 +194,7 @@ class Consumer:
             earlier=read_attempts(attempts),
             refusal=refusal,
             signature=signature.decode(errors="replace") or None,
+            images=job_fields.read_images(images),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Fields = Mapping[bytes, bytes]
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _OF_WORKERS = (
     *(b"data", b"origin", b"dayfly_queue", b"dayfly_queued_at", b"dayfly_attempt", b"dayfly_attempts"),
     *(b"dayfly_fence", b"dayfly_client", b"dayfly_signature"),
@@ -92,6 +94,16 @@ def write_attempt(attempt: Attempt) -> str:
 def read_attempts(lines: bytes | None) -> tuple[Attempt, ...]:
     """The story of earlier attempts, one JSON object a line; what cannot be read is left out."""
     return tuple(attempt for line in (lines or b"").split(b"\n") if (attempt := _read_attempt(line)) is not None)
+
+
+def read_images(text: bytes) -> Mapping[str, str]:
+    """The digests of a job's images; nothing where it is anything else, since anybody may have written it."""
+    try:
+        found = json.loads(text or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {name: digest for name, digest in pairs if isinstance(digest, str) and _DIGEST.fullmatch(digest)}
 
 
 def _read_attempt(line: bytes) -> Attempt | None:

@@ -7,6 +7,8 @@ queued ── claim ──> starting ── mark ──> running ──> collect
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -63,9 +65,13 @@ def requeue(
     return bool(answer)
 
 
-def mark(redis: Redis, claim: Claim, state: State) -> bool:
-    """Say that the job is RUNNING or COLLECTING. False when another execution has it. Raises a QueueError."""
-    arguments = (claim.job_id, claim.class_name, claim.execution_id, claim.fence, state.value)
+def mark(redis: Redis, claim: Claim, state: State, images: Mapping[str, str]) -> bool:
+    """Say that the job is RUNNING or COLLECTING. False when another execution has it. Raises a QueueError.
+
+    `images`: the digests of those that it runs on, by what it calls them; the first attempt's stay.
+    """
+    pins = json.dumps(dict(images)) if images else ""
+    arguments = (claim.job_id, claim.class_name, claim.execution_id, claim.fence, state.value, pins)
     return bool(scripts.MARK(redis, *arguments))
 
 
