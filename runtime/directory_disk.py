@@ -67,6 +67,7 @@ class DirectoryDisk:
         self.mount_fd = mount_fd
         self.number = None
         self._ids = ids
+        self._is_kept = False
 
     def mount_again(self) -> int:
         """A second detached mount, with owners not mapped yet. Raises `HostError`."""
@@ -82,10 +83,16 @@ class DirectoryDisk:
         """Never: there is no quota."""
         return False
 
+    def keep(self, directory_fd: int, name: str) -> None:
+        """Move the directory to where it outlives us. Raises OSError."""
+        os.rename(self.path, name, dst_dir_fd=directory_fd)
+        self._is_kept = True
+
     def discard(self) -> None:
         """Close and delete. Safe from any state and more than once."""
         self.close()
-        remove_tree(self.path)
+        if not self._is_kept:
+            remove_tree(self.path)
 
     def close(self) -> None:
         if self.mount_fd >= 0:

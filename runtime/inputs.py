@@ -20,6 +20,8 @@ from dayfly.runtime.secret_files import GiveSecretFiles
 from dayfly.runtime.shape import ContainerPlan
 from dayfly.runtime.shape import Mount as MountRequest
 from dayfly.runtime.targets import open_target
+from dayfly.runtime.tmpfs import SOURCE as TMPFS
+from dayfly.runtime.tmpfs import GiveTmpfs
 from dayfly.runtime.users import Identity
 from dayfly.runtime.view import groups_in
 from dayfly.runtime.workspace import GiveWorkspace, OwnWorkspace
@@ -56,7 +58,11 @@ def input_operations(
     operations += [Give(f"root{device.target}", *owner) for device in plan.shape.devices]
     unsaid: list[str] = []  # that these cannot be changed is nobody's loss
     operations += [GiveMount(request, ids, user, namespaces, unsaid) for request in lookups]
-    operations += [GiveMount(request, ids, user, namespaces, notes) for request in plan.mounts]
+    for request in plan.mounts:
+        if request.source == TMPFS:
+            operations.append(GiveTmpfs(request.target, request.size_bytes, ids))
+        else:
+            operations.append(GiveMount(request, ids, user, namespaces, notes))
     if files := tuple(secret for secret in plan.secrets if secret.env is None):
         operations.append(GiveSecretFiles(files, secret_values, ids, user))
     return operations

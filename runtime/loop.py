@@ -15,7 +15,7 @@ from dayfly.jobs.errors import HostError, Unsupported
 
 # linux/loop.h
 _CTL_GET_FREE, _CONFIGURE, _GET_STATUS64 = 0x4C82, 0x4C0A, 0x4C05
-_AUTOCLEAR = 4
+_READ_ONLY, _AUTOCLEAR = 1, 4
 _INFO = struct.Struct("=QQQQQIIII64s64s32sQQ")  # struct loop_info64
 _CONFIG = struct.Struct(f"=II{_INFO.size}s64x")  # struct loop_config
 _NAME = 9  # lo_file_name in _INFO
@@ -24,12 +24,13 @@ _BLOCK_BYTES = 4096
 _TRIES = 100  # others may take the free device first
 
 
-def attach(file_fd: int, name: str) -> tuple[int, str]:
+def attach(file_fd: int, name: str, *, is_read_only: bool = False) -> tuple[int, str]:
     """Attach a file to a free device. Returns a descriptor of the device and its path; close it once it is mounted.
 
     Raises `Unsupported` where this host or this process may have no loop devices.
     """
-    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR, name.encode()[:63], b"", b"", 0, 0)
+    flags = _AUTOCLEAR | (_READ_ONLY if is_read_only else 0)
+    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, name.encode()[:63], b"", b"", 0, 0)
     config = _CONFIG.pack(file_fd, _BLOCK_BYTES, info)
     control = _open_control()
     try:

@@ -4,7 +4,6 @@ One tmpfs at /run/secrets holds them all; what is wanted at another path is that
 all that the job's disk sees of it.
 """
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dayfly.runtime import syscalls
 from dayfly.runtime.idrange import IdMap
 from dayfly.runtime.shape import Secret
 from dayfly.runtime.targets import open_target
+from dayfly.runtime.tmpfs import attach, make_tmpfs
 from dayfly.runtime.users import Identity
 
 _DIRECTORY = "/run/secrets"
@@ -40,7 +40,7 @@ class GiveSecretFiles:
                 self._write(filesystem, secret)
             # its user could not write there anyway; root could
             syscalls.mount_setattr(filesystem, "", syscalls.AT_EMPTY_PATH, syscalls.MOUNT_ATTR_RDONLY)
-            _attach(filesystem, _DIRECTORY, is_directory=True)
+            attach(filesystem, _DIRECTORY, is_directory=True)
         finally:
             os.close(filesystem)
         for secret in self.secrets:
@@ -50,16 +50,7 @@ class GiveSecretFiles:
     def _make(self) -> int:
         options = {"mode": "0755", "size": "1m", "nr_inodes": "128"}
         options |= {"uid": str(self.ids.first), "gid": str(self.ids.first)}
-        context = syscalls.fsopen("tmpfs")
-        try:
-            for name, value in options.items():
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, name, value)
-            with contextlib.suppress(OSError):  # before Linux 6.4, and where there is no swap
-                syscalls.fsconfig(context, syscalls.FSCONFIG_SET_FLAG, "noswap")
-            syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
-            return syscalls.fsmount(context, attributes=_SAFE)
-        finally:
-            os.close(context)
+        return make_tmpfs(options, _SAFE)
 
     def _write(self, filesystem: int, secret: Secret) -> None:
         fd = os.open(secret.name, _NEW, 0o600, dir_fd=filesystem)
@@ -71,15 +62,6 @@ class GiveSecretFiles:
             os.close(fd)
 
 
-def _attach(tree: int, path: str, *, is_directory: bool) -> None:
-    target = open_target(path, is_directory)
-    try:
-        flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
-        syscalls.move_mount(tree, "", target, "", flags)
-    finally:
-        os.close(target)
-
-
 def _bind(secret: Secret) -> None:
     """The file at its own path too: a copy of the mount is made from the attached one, as older kernels want it."""
     source = open_target(f"{_DIRECTORY}/{secret.name}", is_directory=False)
@@ -88,6 +70,6 @@ def _bind(secret: Secret) -> None:
     finally:
         os.close(source)
     try:
-        _attach(tree, secret.file or "", is_directory=False)
+        attach(tree, secret.file or "", is_directory=False)
     finally:
         os.close(tree)

@@ -117,7 +117,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """A host path that the job sees at `target`, read-only unless `writable`.
+    """A host path that the job sees at `target`, read-only unless `writable`; or `tmpfs`, of `size_bytes` (tmpfs.py).
 
     It is checked to be still `device` and `inode`, and `owner`'s, as it was when the job was let have it. `own_group`
     is the owner's alone (own_group.py).
@@ -130,6 +130,7 @@ class Mount:
     inode: int | None = None
     owner: int | None = None
     own_group: int | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

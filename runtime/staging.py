@@ -9,8 +9,9 @@ import contextlib
 import fcntl
 import os
 import secrets
-import shutil
 from collections.abc import Iterable, Iterator
+
+from dayfly.runtime.removal import remove_tree
 
 
 class Staging:
@@ -41,7 +42,7 @@ class Staging:
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
             os.close(lock)
 
     def take_away(self, path: str) -> None:
@@ -66,7 +67,7 @@ class Staging:
 def delete(leftovers: Iterable[str]) -> None:
     """Delete leftovers; another sweep may be deleting the same."""
     for path in leftovers:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
 
 
 def _is_being_made(path: str) -> bool:

@@ -14,6 +14,7 @@ from dayfly.runtime.images.owners import opaque_mark
 from dayfly.runtime.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 
 Path = tuple[bytes, ...]
+_MAX_LINKS = 40  # as the kernel has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,49 @@ class Below:
             found, holders = _look(holders, b"/".join(path[:depth]) or b".")
             if found is None:
                 return None
+        return found
+
+    def names(self, path: Path) -> list[bytes]:
+        """What overlay would list in the directory at `path`, in order."""
+        holders: Sequence[int] = self._layers
+        for depth in range(len(path) + 1):
+            found, holders = _look(holders, b"/".join(path[:depth]) or b".")
+            if found is None or not found.is_directory:
+                return []
+        where = b"/".join(path) or b"."
+        names: dict[bytes, bool] = {}
+        for fd in holders:
+            directory = open_directory(fd, where)
+            try:
+                for name in map(os.fsencode, os.listdir(directory)):
+                    names.setdefault(name, not is_whiteout(os.lstat(name, dir_fd=directory)))
+            finally:
+                os.close(directory)
+        return sorted(name for name, is_there in names.items() if is_there)
+
+    def resolve(self, path: bytes) -> Path | None:
+        """Where `path` leads when these layers are the root, symlinks followed; None when it leads nowhere."""
+        found: Path = ()
+        todo, links = [part for part in reversed(path.split(b"/")) if part], 0
+        while todo:
+            part = todo.pop()
+            if part in (b".", b""):
+                continue
+            if part == b"..":
+                found = found[:-1]
+                continue
+            thing = self.find((*found, part))
+            if thing is None:
+                return None
+            if not stat.S_ISLNK(thing.stat.st_mode):
+                found = (*found, part)
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                return None
+            target = os.readlink(thing.path, dir_fd=thing.fd)
+            found = () if target.startswith(b"/") else found
+            todo += [each for each in reversed(target.split(b"/")) if each]
         return found
 
     def top_names(self) -> set[bytes]:

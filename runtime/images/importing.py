@@ -1,120 +1,108 @@
-"""One import: read a source once, unpack its layers beside the store, and say under which manifest they belong.
+"""One import: tell what a source is, unpack its layers beside the store, say under which manifest they belong.
 
 Nothing of it can be seen in the store before `ImageStore` places it.
 """
 
 import os
-import stat
 from contextlib import ExitStack
-from typing import BinaryIO
 
 from dayfly.jobs.errors import ImageError
-from dayfly.runtime.images.below import Below
+from dayfly.runtime.images.ahead import Ahead
 from dayfly.runtime.images.budget import Budget, ImportLimits
-from dayfly.runtime.images.layers import Layer, Layers, Stage
+from dayfly.runtime.images.canonical import canonical
+from dayfly.runtime.images.files import ArchiveFiles, DirectoryFiles, is_of_layers, open_regular
+from dayfly.runtime.images.layered import LayeredImport, LayerSource
+from dayfly.runtime.images.layers import Layers, Stage
 from dayfly.runtime.images.layout import Layout, is_layout, split_source
-from dayfly.runtime.images.manifest import Manifest, host_architecture, make_manifest
+from dayfly.runtime.images.manifest import Manifest, make_manifest
+from dayfly.runtime.images.saved import SavedImage
 from dayfly.runtime.images.streams import Archive, Packed, Progress, ProgressCallback, Unpacked
 from dayfly.runtime.images.treetar import TreeTar
-from dayfly.runtime.images.unpack import Contents, unpack
+from dayfly.runtime.images.unpack import Contents
+from dayfly.runtime.images.unpacker import Unpacker
 
 _PENDING = "sha256:pending"
 
 
-class Import:
-    """Reads `source`, and unpacks into `stage` what `layers` does not have."""
+class RootImport:
+    """A root file system, a directory or a tarball, that becomes an image of one layer."""
 
     def __init__(
         self, source: str, layers: Layers, stage: Stage, limits: ImportLimits, callback: ProgressCallback | None
     ) -> None:
-        self._path, self._tag = split_source(source)
-        self._layers = layers
+        self._path = source
         self._stage = stage
         self._limits = limits
         self._callback = callback
-        self._budget = Budget(limits, source)
-        self.warnings: list[str] = []
+        self._unpacker = Unpacker(layers, stage, Budget(limits, source))
+        self.warnings = self._unpacker.warnings
 
     def run(self) -> Manifest:
-        """Unpack everything that is missing from the store, and return the image's manifest."""
-        try:
-            is_directory = stat.S_ISDIR(os.stat(self._path).st_mode)
-        except OSError as error:
-            raise ImageError(f"cannot import {self._path}: {error.strerror}") from error
-        if not is_directory:
-            return self._tarball()
-        if is_layout(self._path):
-            return self._layout()
-        if self._tag:
-            raise ImageError(f"cannot import {self._path}:{self._tag}: {self._path} is not an OCI layout")
-        return self._directory()
+        """Unpack it as one layer, and return the image's manifest. Raises ImageError, OSError."""
+        return self._directory() if os.path.isdir(self._path) else self._tarball()
 
     def _tarball(self) -> Manifest:
-        with _open_regular(self._path) as file:
+        with ExitStack() as stack:
+            file = stack.enter_context(open_regular(self._path))
             progress = Progress(self._callback, os.fstat(file.fileno()).st_size)
             progress.what = os.path.basename(self._path)
-            stream = Unpacked(Packed(file, progress), self._path)
-            archive = Archive(stream, self._budget, self._path)
-            contents = self._unpack(_PENDING, archive, ())
+            stream = stack.enter_context(Ahead(Unpacked(Packed(file, progress), self._path)))
+            archive = Archive(stream, self._unpacker.budget, self._path)
+            contents = self._unpacker.unpack(archive, _PENDING, (), self._path)
         if not archive.last_block:
             raise ImageError(f"{self._path}: the archive has no end mark", "is the file complete?")
-        return self._single(archive, contents)
+        return self._single(contents)
 
     def _directory(self) -> Manifest:
         with ExitStack() as stack:
             progress = Progress(self._callback, None)
             progress.what = self._path
             tree = TreeTar(_open_directory(self._path, stack), self._path, progress, self._limits.depth)
-            archive = Archive(tree, self._budget, self._path)
-            contents = self._unpack(_PENDING, archive, ())
+            archive = Archive(tree, self._unpacker.budget, self._path)
+            contents = self._unpacker.unpack(archive, _PENDING, (), self._path)
         self.warnings += [f"left out {count} {what}" for what, count in sorted(tree.left_out.items())]
-        return self._single(archive, contents)
+        return self._single(contents)
 
-    def _single(self, archive: Archive, contents: Contents) -> Manifest:
+    def _single(self, contents: Contents) -> Manifest:
+        """One layer, named by what it is and not by how it came: the same root is the same image."""
         _check_is_root(contents, self._path)
-        self._keep(_PENDING, contents)
-        self._stage.rename(_PENDING, archive.diff_id)
-        return make_manifest(archive.diff_id, archive.tell())
+        self._unpacker.keep(_PENDING, contents)
+        made = canonical(self._stage.tree(_PENDING) or "")
+        self._stage.rename(_PENDING, made.diff_id)
+        return make_manifest(made.diff_id, made.size)
 
-    def _layout(self) -> Manifest:
-        layout = Layout(self._path, self._limits)
-        manifest = layout.read(self._tag)
-        architecture = manifest.config.get("architecture", "")
-        if architecture and architecture != host_architecture():
-            self.warnings.append(f"the image is for {architecture}, this machine is {host_architecture()}")
-        present = self._stage.pin(manifest.chain_ids)
-        missing = [index for index, chain_id in enumerate(manifest.chain_ids) if chain_id not in present]
-        progress = Progress(self._callback, sum(manifest.layers[index].size for index in missing))
-        for index in missing:
-            progress.what = f"layer {index + 1} of {len(manifest.layers)}"
-            self._layer(layout, manifest, index, progress)
-        return manifest
 
-    def _layer(self, layout: Layout, manifest: Manifest, index: int, progress: Progress) -> None:
-        descriptor, chain_id = manifest.layers[index], manifest.chain_ids[index]
-        source = f"{self._path}: layer {descriptor.digest[:19]}"
-        with layout.open_layer(descriptor) as file:
-            packed = Packed(file, progress)
-            archive = Archive(Unpacked(packed, source), self._budget, source)
-            contents = self._unpack(chain_id, archive, manifest.chain_ids[:index])
-        for what, is_, should_be in (
-            ("its bytes are", packed.digest, descriptor.digest),
-            ("unpacked it is", archive.diff_id, manifest.diff_ids[index]),
-        ):
-            if is_ != should_be:
-                raise ImageError(f"{source} is damaged: {what} {is_}, not {should_be}", "copy the layout again")
-        self._keep(chain_id, contents)
+def import_from(
+    source: str, layers: Layers, stage: Stage, limits: ImportLimits, callback: ProgressCallback | None
+) -> tuple[Manifest, list[str]]:
+    """Unpack what is missing of the image at `source`, a path, perhaps with `:TAG`; its manifest, and warnings.
 
-    def _unpack(self, chain_id: str, archive: Archive, below: tuple[str, ...]) -> Contents:
-        with ExitStack() as stack:
-            root = _open_directory(self._stage.make(chain_id), stack)
-            trees = [self._stage.tree(under) or self._layers.tree(under) for under in reversed(below)]
-            layers = Below([_open_directory(tree, stack) for tree in trees])
-            return unpack(archive, root, layers, self._budget, self._path)
+    Raises ImageError, OSError.
+    """
+    path, tag = split_source(source)
+    with ExitStack() as stack:
+        found = _layered(path, tag, stage, limits, stack)
+        if found is not None:
+            layered = LayeredImport(found, layers, stage, limits, callback)
+            return layered.run(), layered.warnings
+    if tag:
+        raise ImageError(f"cannot import {path}:{tag}: {path} holds no images with tags")
+    root = RootImport(path, layers, stage, limits, callback)
+    return root.run(), root.warnings
 
-    def _keep(self, chain_id: str, contents: Contents) -> None:
-        self._stage.describe(chain_id, Layer(contents.size_bytes, contents.entries))
-        self.warnings += contents.warnings
+
+def _layered(path: str, tag: str, stage: Stage, limits: ImportLimits, stack: ExitStack) -> LayerSource | None:
+    """A source of layers, if that is what lies there."""
+    try:
+        if os.path.isdir(path):
+            return Layout(DirectoryFiles(path), tag, limits) if is_layout(path) else None
+        with open_regular(path) as file:
+            if not is_of_layers(file):
+                return None
+    except OSError as error:
+        raise ImageError(f"cannot import {path}: {error.strerror}") from error
+    files = stack.enter_context(ArchiveFiles(path, stage.scratch(), limits))
+    return Layout(files, tag, limits) if files.has("index.json") else SavedImage(files, tag, limits)
 
 
 def _open_directory(path: str, stack: ExitStack) -> int:
@@ -123,20 +111,6 @@ def _open_directory(path: str, stack: ExitStack) -> int:
     return fd
 
 
-def _open_regular(path: str) -> BinaryIO:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ImageError(f"cannot import {path}: it is neither a directory nor a regular file")
-    return open(fd, "rb", buffering=0)
-
-
 def _check_is_root(contents: Contents, path: str) -> None:
-    """`docker save` writes a tarball too, but one of layers: taken for a root it would fail much later."""
-    if contents.top_names & {"oci-layout", "manifest.json"} and "usr" not in contents.top_names:
-        raise ImageError(
-            f"cannot import {path}: it is an archive of an image's layers, not of a root",
-            f"`skopeo copy docker-archive:{path} oci:DIR` makes a layout that can be imported",
-        )
     if not contents.top_names:
         raise ImageError(f"cannot import {path}: it is empty")

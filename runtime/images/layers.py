@@ -4,6 +4,7 @@
     layers/<id>/layer.json   its size and number of entries
     staging/<token>/<id>/    the same, while an import makes it    (staging.py)
     staging/<token>/pin-<id> the import builds on this layer of the store: a sweep must leave it
+    staging/<token>/image-<digest>  likewise, of an image with all its layers: a build goes on upon it
 
 A layer's name covers all that lies below it, because its tree may: parents that its archive left out are made like
 those below, whiteouts are written only for what is there. It appears by one rename and is never changed.
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from dayfly.jobs.errors import ImageError
 from dayfly.runtime.staging import Staging
 
-_PIN = "pin-"
+_PIN, _PACKED_PIN, _IMAGE_PIN = "pin-", "packed-", "image-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,16 @@ class Layers:
         names = [name for path in self.staging.in_the_making() for name in os.listdir(path)]
         return {"sha256:" + name.removeprefix(_PIN) for name in names if name.startswith(_PIN)}
 
+    def images_pinned(self) -> set[str]:
+        """The digests of images that builds of this moment go on upon. Needs the exclusive lock."""
+        names = [name for path in self.staging.in_the_making() for name in os.listdir(path)]
+        return {"sha256:" + name.removeprefix(_IMAGE_PIN) for name in names if name.startswith(_IMAGE_PIN)}
+
+    def packed_pinned(self) -> set[str]:
+        """The digests of packed layers that imports of this moment bring. Needs the exclusive lock."""
+        names = [name for path in self.staging.in_the_making() for name in os.listdir(path)]
+        return {"sha256:" + name.removeprefix(_PACKED_PIN) for name in names if name.startswith(_PACKED_PIN)}
+
     def take_away(self, chain_id: str) -> None:
         """Take a layer out of the store; it is deleted with the staging area's leftovers. Needs the exclusive lock."""
         self.staging.take_away(f"{self._layers}/{_hex(chain_id)}")
@@ -97,6 +108,16 @@ class Stage:
                 open(f"{self._path}/{_PIN}{_hex(chain_id)}", "w").close()
         return present
 
+    def pin_image(self, digest: str) -> None:
+        """The image stays, if it is there, as long as this stage does."""
+        with self._layers.staging.locked(exclusive=False):
+            open(f"{self._path}/{_IMAGE_PIN}{_hex(digest)}", "w").close()
+
+    def pin_packed(self, digests: Iterable[str]) -> None:
+        """What comes of these packed layers stays as long as this stage does."""
+        for digest in digests:
+            open(f"{self._path}/{_PACKED_PIN}{_hex(digest)}", "w").close()
+
     def make(self, chain_id: str) -> str:
         """An empty tree for the layer; what a failed attempt left there is deleted."""
         directory = self._directory(chain_id)
@@ -108,6 +129,10 @@ class Stage:
         """Say what the layer holds: it is whole now."""
         with open(f"{self._directory(chain_id)}/layer.json", "w", encoding="utf-8") as file:
             json.dump(asdict(layer), file)
+
+    def scratch(self) -> str:
+        """Where a file may be for as long as this import takes."""
+        return f"{self._path}/scratch"
 
     def rename(self, chain_id: str, new_chain_id: str) -> None:
         """Give a staged layer the name that was known only once it was unpacked."""

@@ -6,7 +6,7 @@ An image's digest is that of its manifest's bytes, as everywhere else.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from dayfly.runtime.images.reference import is_digest
 INDEX_TYPES = frozenset(
     ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 )
-MANIFEST_TYPES = frozenset(
-    ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-)
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+MANIFEST_TYPES = frozenset((OCI_MANIFEST, DOCKER_MANIFEST))
 _CONFIG_TYPES = frozenset(
     ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 )
@@ -87,6 +87,19 @@ def read_json(raw: bytes, source: str) -> Mapping[str, Any]:
     return document
 
 
+def media_type_of(document: Mapping[str, Any], said: str) -> str:
+    """What a registry's answer is: its own word, else that of the answer's header, else what it looks like."""
+    if document.get("schemaVersion") == 1:
+        raise ImageError("the image is of Docker's manifest schema 1", "have it pushed again with any newer Docker")
+    known = INDEX_TYPES | MANIFEST_TYPES
+    own = _text(document.get("mediaType"))
+    if own in known or said in known:
+        return own if own in known else said
+    if "manifests" in document:
+        return "application/vnd.oci.image.index.v1+json"
+    return OCI_MANIFEST if "layers" in document else own or said
+
+
 def read_descriptors(document: Mapping[str, Any], key: str, source: str) -> tuple[Descriptor, ...]:
     items = document.get(key)
     if not isinstance(items, list):
@@ -137,15 +150,56 @@ def make_manifest(diff_id: str, size: int) -> Manifest:
         "os": "linux",
         "config": shell,
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created_by": "dayfly image import"}],
     }
-    raw_config = _canonical(config)
+    return layered_manifest(canonical_json(config), [diff_id], [size], "manifest")
+
+
+def told_history(manifest: Manifest) -> list[dict[str, Any]]:
+    """The history of an image, one entry at least for each layer, as those who build upon it rely on (image-spec,
+    config.md): when entries are missing, they are those of the lowest layers."""
+    entries = manifest.config.get("history")
+    told = [dict(each) for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
+    silent = len(manifest.diff_ids) - sum(1 for each in told if not each.get("empty_layer"))
+    return [{"comment": "its image does not tell of this layer"} for _ in range(silent)] + told
+
+
+def layered_manifest(raw_config: bytes, diff_ids: Sequence[str], sizes: Sequence[int], source: str) -> Manifest:
+    """A manifest for layers that are not packed, of these sizes in bytes. Raises ImageError."""
+    layers = [
+        _described("application/vnd.oci.image.layer.v1.tar", diff_id, size)
+        for diff_id, size in zip(diff_ids, sizes, strict=True)
+    ]
     document = {
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": OCI_MANIFEST,
         "config": _described("application/vnd.oci.image.config.v1+json", digest_of(raw_config), len(raw_config)),
-        "layers": [_described("application/vnd.oci.image.layer.v1.tar", diff_id, size)],
+        "layers": layers,
     }
-    return read_manifest(_canonical(document), raw_config, "manifest")
+    return read_manifest(canonical_json(document), raw_config, source)
+
+
+def with_layer(base: Manifest | None, diff_id: str, size: int, config: Mapping[str, Any], source: str) -> Manifest:
+    """The manifest of `base` with one layer more, which is not packed, and `config` in place of its own.
+
+    None: an image of that layer alone. Raises ImageError.
+    """
+    diff_ids = [*(base.diff_ids if base else ()), diff_id]
+    raw_config = canonical_json({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+    if base is None:
+        return layered_manifest(raw_config, diff_ids, [size], source)
+    document = json.loads(base.raw)
+    document["layers"].append(_described("application/vnd.oci.image.layer.v1.tar", diff_id, size))
+    document["config"] |= {"digest": digest_of(raw_config), "size": len(raw_config)}
+    return read_manifest(canonical_json(document), raw_config, source)
+
+
+def with_config(base: Manifest, config: Mapping[str, Any], source: str) -> Manifest:
+    """The same layers with another configuration. Raises ImageError."""
+    raw_config = canonical_json({**config, "rootfs": {"type": "layers", "diff_ids": list(base.diff_ids)}})
+    document = json.loads(base.raw)
+    document["config"] |= {"digest": digest_of(raw_config), "size": len(raw_config)}
+    return read_manifest(canonical_json(document), raw_config, source)
 
 
 def host_architecture() -> str:
@@ -157,7 +211,8 @@ def _described(media_type: str, digest: str, size: int) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest, "size": size}
 
 
-def _canonical(document: Mapping[str, Any]) -> bytes:
+def canonical_json(document: Mapping[str, Any]) -> bytes:
+    """The same document always the same bytes, and so the same digest."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -2,17 +2,26 @@
 
     blobs/sha256/<digest>    a manifest or configuration, byte for byte
     refs/<escaped name>      the digest of the manifest that the name means
+    used/<escaped name>      its time is when a job last asked for the name
+    called/<digest of both>  that an image has had a name of this repository here, whatever the name means now
 
-An image that lost its name to a newer one stays under its own digest as a name: a queued job may have pinned it.
+An image that lost its name to a newer one stays under its own digest as a name: a queued job may have pinned it. The
+digest of an index is a name too: of the manifest for this machine that it led to.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
+import time
 
 from dayfly.jobs.errors import ImageError
 from dayfly.runtime.images.manifest import Manifest, config_of, digest_of, read_json, read_manifest
-from dayfly.runtime.images.reference import file_name, is_digest, name_of
+from dayfly.runtime.images.reference import file_name, is_digest, name_of, repository_of
+
+# At the end of a file that is still being written: no name is escaped to such a one (urllib.parse.quote).
+UNFINISHED = "+"
+_NOTED_SECONDS = 60.0
 
 
 class Names:
@@ -21,8 +30,13 @@ class Names:
     def __init__(self, root: str) -> None:
         self._blobs = f"{root}/blobs/sha256"
         self._refs = f"{root}/refs"
+        self._used = f"{root}/used"
+        self._called = f"{root}/called"
+        self._noted: dict[str, float] = {}
         os.makedirs(self._blobs, 0o700, exist_ok=True)
         os.makedirs(self._refs, 0o700, exist_ok=True)
+        os.makedirs(self._used, 0o700, exist_ok=True)
+        os.makedirs(self._called, 0o700, exist_ok=True)
 
     def digest(self, name: str) -> str | None:
         """The digest of the manifest that `name` means, or None."""
@@ -39,7 +53,7 @@ class Names:
         """Every name and its digest, in order; a digest stands for an image without a name."""
         found = {}
         for file in sorted(os.listdir(self._refs)):
-            if not file.endswith(".tmp") and (digest := self.digest(name_of(file))) is not None:
+            if not file.endswith(UNFINISHED) and (digest := self.digest(name_of(file))) is not None:
                 found[name_of(file)] = digest
         return found
 
@@ -47,18 +61,49 @@ class Names:
         """When the name was last given, in unix seconds."""
         return os.stat(f"{self._refs}/{file_name(name)}").st_mtime
 
+    def used(self, name: str) -> float:
+        """When a job last asked for the name, or else it was given, in unix seconds."""
+        try:
+            return os.stat(f"{self._used}/{file_name(name)}").st_mtime
+        except FileNotFoundError:
+            return self.created(name)
+
+    def mark_used(self, name: str) -> None:
+        """A job asks for it. Noted once a minute."""
+        now = time.monotonic()
+        if now < self._noted.get(name, 0.0):
+            return
+        self._noted[name] = now + _NOTED_SECONDS
+        with contextlib.suppress(OSError):  # a full disk, for one: no reason not to run the job
+            path = f"{self._used}/{file_name(name)}"
+            with open(path, "w"):
+                os.utime(path)
+
     def give(self, name: str, digest: str) -> None:
         """Let `name` mean the manifest, and keep the one it meant before under its digest. Needs the exclusive lock."""
         before = self.digest(name)
         if before is not None and before != digest and list(self.all().values()).count(before) == 1:
             self._write(self._refs, file_name(before), before.encode())
         self._write(self._refs, file_name(name), digest.encode())
-        if name != digest:
+        if not is_digest(name):
+            self.call(repository_of(name), digest)
             self.forget(digest)
 
+    def call(self, repository: str, digest: str) -> None:
+        """The image, or the index that led to it, is one of this repository."""
+        open(self._call(repository, digest), "w").close()
+
+    def is_called(self, repository: str, digest: str) -> bool:
+        return os.path.exists(self._call(repository, digest))
+
+    def _call(self, repository: str, digest: str) -> str:
+        named = hashlib.sha256(f"{repository}@{digest}".encode()).hexdigest()
+        return f"{self._called}/{named}"
+
     def forget(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self._refs}/{file_name(name)}")
+        for directory in (self._refs, self._used):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{directory}/{file_name(name)}")
 
     def keep(self, manifest: Manifest) -> None:
         """Store a manifest and its configuration."""
@@ -99,7 +144,7 @@ class Names:
         return raw
 
     def _write(self, directory: str, name: str, raw: bytes) -> None:
-        temporary = f"{directory}/{secrets.token_hex(8)}.tmp"
+        temporary = f"{directory}/{secrets.token_hex(8)}{UNFINISHED}"
         with open(temporary, "wb") as file:
             file.write(raw)
             file.flush()

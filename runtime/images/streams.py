@@ -2,7 +2,7 @@
 
     Packed    the file as it lies on disk: its sha256 (an OCI layer's digest), progress
     Unpacked  gzip, bzip2, xz, zstd or nothing, told apart by their first bytes, as Docker does
-    Archive   the forward-only file that tarfile reads; its sha256 is the layer's diff id
+    Archive   the forward-only file that tarfile reads
 
 Nothing is ever read whole, and no decompressor runs outside this process (CVE-2026-41567: a helper found on the
 image's own path).
@@ -203,7 +203,7 @@ def _is_damage(error: Exception) -> bool:
 
 
 class Archive:
-    """A file object for tarfile that goes forward only, hashes everything, and bounds what one header may read.
+    """A file object for tarfile that goes forward only and bounds what one header may read.
 
     tarfile reads a pax header of any claimed size at once, and sparse maps without end: `begin_header` allows
     `ImportLimits.header_bytes` until the next call. The content of a file is taken with `pieces`, which is not bound.
@@ -213,7 +213,6 @@ class Archive:
         self._stream = stream
         self._budget = budget
         self._source = source
-        self._hash = hashlib.sha256()
         self._buffer = b""
         self._at = 0  # next unread byte of the buffer
         self._base = 0  # position in the archive of the buffer's first byte
@@ -260,10 +259,6 @@ class Archive:
         while self._refill():
             self._at = len(self._buffer)
 
-    @property
-    def diff_id(self) -> str:
-        return "sha256:" + self._hash.hexdigest()
-
     def _cut(self, size: int) -> bytes:
         piece = self._buffer[self._at : self._at + size]
         self._at += len(piece)
@@ -273,7 +268,6 @@ class Archive:
         self._base += len(self._buffer)
         self._at = 0
         self._buffer = self._stream.read()
-        self._hash.update(self._buffer)
         if self._buffer:
             count = len(self._buffer)
             self._budget.take_bytes(count, self._stream.packed_bytes, self._base + count)

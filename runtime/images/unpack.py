@@ -50,7 +50,7 @@ def unpack(archive: Archive, root_fd: int, below: Below, budget: Budget, source:
 
 def _unpack(archive: Archive, layer: "_Layer", source: str) -> Contents:
     try:
-        for entry in _entries(archive, source):
+        for entry in entries(archive, source):
             layer.add(entry, archive)
         archive.drain()
         return layer.finish()
@@ -63,7 +63,8 @@ def _unpack(archive: Archive, layer: "_Layer", source: str) -> Contents:
         layer.close()
 
 
-def _entries(archive: Archive, source: str) -> Iterator[tarfile.TarInfo]:
+def entries(archive: Archive, source: str) -> Iterator[tarfile.TarInfo]:
+    """The entries of an archive, one after the other; what is not taken of a file is passed over. Raises ImageError."""
     try:
         archive.begin_header()
         tar = tarfile.TarFile(fileobj=archive, mode="r", encoding="utf-8", errors="surrogateescape")  # type: ignore[arg-type]  # it reads, seeks and tells, and needs no more
@@ -180,7 +181,7 @@ class _Layer:
 
     def _write(self, fd: int, archive: Archive, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self._budget.limits.bytes:
-            raise ImageError(f"{self._source}: a sparse file has an impossible map")
+            raise ImageError(f"{self._source}: a file has an impossible size or map of holes")
         if offset:
             os.lseek(fd, offset, os.SEEK_SET)
         self._size += length

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import lzma
 import os
 import socket
@@ -40,10 +39,9 @@ def root_tar(tar: Any) -> bytes:
 def test_every_packing_of_a_tarball_is_the_same_image(
     pack: Callable[[bytes], bytes], root_tar: bytes, store: ImageStore, tmp_path: Path
 ) -> None:
-    """The layer is named by its unpacked bytes; members, frames and padding make no difference."""
+    """The layer is named by what it is; members, frames and padding make no difference."""
     (tmp_path / "r").write_bytes(pack(root_tar))
     image = store.import_(str(tmp_path / "r"), "image").image
-    assert hashlib.sha256(root_tar).hexdigest() in image.layers[0]
     assert os.stat(Path(image.layers[0]) / "usr/f").st_size == 3 << 20
     (tmp_path / "plain").write_bytes(root_tar)
     assert store.import_(str(tmp_path / "plain"), "plain").image.digest == image.digest
@@ -103,9 +101,9 @@ def test_what_is_no_source_says_so(store: ImageStore, tmp_path: Path, tar: Any) 
     for name, message in {
         "missing": "No such file",
         "fifo": "neither a directory nor a regular file",
-        "saved.tar": "skopeo copy docker-archive",
+        "saved.tar": "manifest.json: not JSON",
         "empty": "it is empty",
-        "empty:tag": "not an OCI layout",
+        "empty:tag": "holds no images with tags",
     }.items():
         with pytest.raises(ImageError, match=message):
             store.import_(str(tmp_path / name), "image")

@@ -92,7 +92,7 @@ def test_every_digest_is_checked(what: str, one: bytes, tar: Any, store: ImageSt
         layer.write_bytes(layer.read_bytes() + b"\0")
     else:
         layer.unlink()
-    with pytest.raises(ImageError, match=r"damaged|not a regular file of|cannot read"):
+    with pytest.raises(ImageError, match=r"damaged|not a file of|cannot read"):
         store.import_(layout.index(descriptor), "image")
     assert os.listdir(home / "images/layers") == []
     assert os.listdir(home / "images/staging") == []
