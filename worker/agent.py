@@ -17,10 +17,6 @@ import structlog
 
 from dayfly.jobs.errors import HostError, QueueDamaged, QueueError
 from dayfly.queue.connection import Backoff, connect
-from dayfly.queue.consumer import Consumer
-from dayfly.queue.foreign import Intake
-from dayfly.queue.logs import LogStream
-from dayfly.queue.reaper import Reaper
 from dayfly.queue.wakeup import Kind, Wakeup
 from dayfly.runtime import user_namespace
 from dayfly.runtime.cgroups.hierarchy import open_hierarchy
@@ -28,16 +24,16 @@ from dayfly.runtime.directory_disk import why_unlimited
 from dayfly.runtime.images.store import ImageStore
 from dayfly.worker import events, jobfiles
 from dayfly.worker.adoption import adopt
+from dayfly.worker.assembly import assemble
+from dayfly.worker.builds import Builds
 from dayfly.worker.capacity import open_ledger
 from dayfly.worker.exit import NAME as EXIT
-from dayfly.worker.finishing import Finisher
-from dayfly.worker.host import host_id
 from dayfly.worker.housekeeping import Housekeeping, leave_host
 from dayfly.worker.keyring import trusted_keys
 from dayfly.worker.launcher_client import Launcher
-from dayfly.worker.liaison import Liaison
 from dayfly.worker.places import Places
 from dayfly.worker.plan import Planner
+from dayfly.worker.pulls import Pulls
 from dayfly.worker.retention import expire
 from dayfly.worker.roster import Roster
 from dayfly.worker.running import RunningJob
@@ -95,9 +91,26 @@ class Agent:
         self._redis = connect(settings.url)
         self._trusted = trusted_keys(settings)
         unsealer = Unsealer(settings, self._redis, self._trusted)
-        self._starter = Starter(settings, places, planner, self._images, self._warm, self._trusted, unsealer)
+        self._builds = Builds(settings, places, self._listen, self._selector.unregister)
+        self._starter = Starter(
+            settings, places, planner, self._images, self._warm, self._trusted, unsealer, self._builds.signers
+        )
         self._wakeup = Wakeup(self._redis, settings.name, settings.queues)
-        self._liaison = self._make_liaison()
+        self._pulls = Pulls(settings, self._listen, self._selector.unregister, lambda news: self._claiming.heard(news))
+        self._claiming, self._liaison = assemble(
+            settings,
+            self._redis,
+            self._trusted,
+            places,
+            self._store,
+            self._starter,
+            self._roster,
+            self._ledger,
+            self._can_start,
+            self._started,
+            lambda reference, is_fresh: self._pulls.begin(reference, is_fresh=is_fresh),
+            self._builds,
+        )
         self._listen(told, lambda: self._heed_signals(told))
         self._listen(self._watches.fd, self._heed_changes)
         self._listen(self._launcher.fd, self._heed_launcher)
@@ -109,6 +122,7 @@ class Agent:
     def __exit__(self, *_: object) -> None:
         """Let the warm keepers undo what they prepared, and wait for it; jobs that run are left to run."""
         self._wakeup.close()
+        self._pulls.stop()
         self._warm.close(within_seconds=_KEEPERS_LEAVE_SECONDS)
         self._launcher.close()
         self._house.sweep(within_seconds=_KEEPERS_LEAVE_SECONDS)
@@ -128,6 +142,7 @@ class Agent:
         while True:
             self._house.keep()
             self._fill()
+            self._builds.look()
             self._deal()
             self._discard_gone()
             self._give_up_if_hopeless()
@@ -183,7 +198,7 @@ class Agent:
 
     def _reason_to_end(self) -> str | None:
         now = time.monotonic()
-        if len(self._roster) or (self._liaison.may_have_work and self._warm.problem is None):
+        if len(self._roster) or self._claiming.claims or (self._claiming.may_have_work and self._warm.problem is None):
             self._busy_at = now
         if self._leaves_now:
             return "told to leave the jobs running"
@@ -202,7 +217,7 @@ class Agent:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        due = [self._house.due_at, max(self._liaison.due_at(), self._quiet_until)]
+        due = [self._house.due_at, self._builds.due_at(), max(self._liaison.due_at(), self._quiet_until)]
         if (pause := self._warm.pause_seconds) is not None:
             due.append(now + pause)
         if self._settings.idle_exit_seconds is not None:
@@ -229,6 +244,9 @@ class Agent:
         self._stops += 1
         log.info("told to stop", times=self._stops, jobs=len(self._roster))
         self._warm.let_go()
+        self._pulls.stop()
+        with contextlib.suppress(QueueError):  # then their leases end
+            self._claiming.send_all_away()
         if self._stops > 1:
             for job in self._roster:
                 job.stop("requeued", is_urgent=self._stops > 2)
@@ -281,7 +299,7 @@ class Agent:
                 self._liaison.arrived(wake.queue)
             elif wake.kind is Kind.DRAIN:
                 self._stop()
-            self._liaison.may_have_work = True
+            self._claiming.may_have_work = True
 
     def _heed_jobs_end(self, job: RunningJob) -> None:
         self._selector.unregister(job.pidfd)
@@ -313,31 +331,6 @@ class Agent:
 
     def _can_start(self) -> bool:
         return not self._stops and not self._leaves_now and self._warm.ready > 0
-
-    def _make_liaison(self) -> Liaison:
-        settings = self._settings
-        consumer = Consumer(
-            self._redis,
-            settings.name,
-            settings.queues,
-            host_id(),
-            settings.labels,
-            offer=self._ledger.offer,
-            share=self._ledger.share,
-            lease_seconds=settings.lease_seconds,
-        )
-        return Liaison(
-            consumer,
-            LogStream(self._redis),
-            Reaper(self._redis, settings.queues, settings.lease_seconds, settings.defaults.retry),
-            Intake(self._redis, self._trusted),
-            self._starter,
-            Finisher(consumer, self._store, self._places, settings.defaults),
-            self._roster,
-            self._ledger,
-            self._can_start,
-            self._started,
-        )
 
     def _listen(self, fd: int, heed: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, heed)

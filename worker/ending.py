@@ -172,11 +172,8 @@ class Ending:
         wanted = self._record.document.get("keep", "never")
         if self._cause == "requeued" or wanted == "never" or (wanted == "failed" and self._is_success(end)):
             return ()
-        disk = self._container.disk
-        if isinstance(disk, DirectoryDisk):
-            return ("the job's disk is not kept: this host has no disk of its own for each job",)
         try:
-            disk.keep(self._directory.fd, jobfiles.DISK)
+            self._container.disk.keep(self._directory.fd, jobfiles.DISK)
         except OSError as error:
             return (f"the job's disk is not kept: {error.strerror}",)
         return ()

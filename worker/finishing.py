@@ -10,15 +10,16 @@ from dayfly.jobs.demand import Capacity
 from dayfly.jobs.errors import StoreError
 from dayfly.jobs.result import Result
 from dayfly.jobs.service_result import ServiceResult
-from dayfly.jobs.spec import Keep
+from dayfly.jobs.spec import JobSpec, Keep
 from dayfly.jobs.state import Outcome
 from dayfly.jobs.verdict import should_retry
 from dayfly.queue.claims import Claim
 from dayfly.queue.consumer import Consumer
+from dayfly.worker.builds import Building
 from dayfly.worker.claims import attempt_of
 from dayfly.worker.logfile import LogReader
 from dayfly.worker.places import Places
-from dayfly.worker.reporting import report
+from dayfly.worker.reporting import built, report
 from dayfly.worker.running import RunningJob
 from dayfly.worker.settings import JobDefaults
 from dayfly.worker.store import FileStore, service_log_id
@@ -45,16 +46,30 @@ class Finisher:
             self._keep(job, job.result.kept)  # before another attempt needs the place
         return told
 
+    def finish_build(self, build: Building) -> None:
+        """Settle a build that has ended."""
+        warnings: list[str] = []
+        location = self.keep_log(build, warnings)
+        result = built(build, location, self._defaults)
+        self._settle(build.claim, build.spec, dataclasses.replace(result, warnings=tuple(warnings)), None)
+
+    def keep_log(self, build: Building, warnings: list[str] | None = None) -> str | None:
+        """Put what a build has said so far into the store; where it lies."""
+        return self._put_log(build.claim.job_id, build.whole_log(), "the log", [] if warnings is None else warnings)
+
     def _tell(self, job: RunningJob, free: Capacity | None) -> tuple[bool, Claim | None]:
-        result = job.result = job.result or self._result(job)
+        job.result = job.result or self._result(job)
+        return self._settle(job.claim, job.spec, job.result, free)
+
+    def _settle(self, claim: Claim, spec: JobSpec, result: Result, free: Capacity | None) -> tuple[bool, Claim | None]:
+        """The job ends with this result, or is tried again."""
         if result.outcome is None:
-            return self._consumer.requeue(job.claim, count_attempt=False), None
-        if should_retry(job.spec.retry or self._defaults.retry, result.outcome, result.exit_code, job.claim.attempt):
-            attempt = attempt_of(job.claim, result)
-            return self._consumer.requeue(job.claim, count_attempt=True, attempt=attempt), None
+            return self._consumer.requeue(claim, count_attempt=False), None
+        if should_retry(spec.retry or self._defaults.retry, result.outcome, result.exit_code, claim.attempt):
+            return self._consumer.requeue(claim, count_attempt=True, attempt=attempt_of(claim, result)), None
         if free is None:
-            return self._consumer.finish(job.claim, result), None
-        return self._consumer.turn(job.claim, result, free)
+            return self._consumer.finish(claim, result), None
+        return self._consumer.turn(claim, result, free)
 
     def _result(self, job: RunningJob) -> Result:
         assert job.ending is not None  # the agent calls this for ended jobs alone

@@ -6,11 +6,9 @@ said yet is still there to be said the next time: states and logs with the jobs,
 
 import math
 import time
-from collections.abc import Callable
 
 import structlog
 
-from dayfly.jobs.demand import Capacity
 from dayfly.jobs.errors import QueueError
 from dayfly.queue.boundary import contained, log_fault
 from dayfly.queue.claims import Claim
@@ -20,22 +18,21 @@ from dayfly.queue.logs import LogStream
 from dayfly.queue.reaper import Reaper
 from dayfly.worker import jobfiles, shipping
 from dayfly.worker.capacity import Ledger
+from dayfly.worker.claiming import Claiming
 from dayfly.worker.finishing import Finisher
-from dayfly.worker.reporting import lost, refused
+from dayfly.worker.record import images_of
+from dayfly.worker.reporting import lost
 from dayfly.worker.roster import Roster
 from dayfly.worker.running import RunningJob
-from dayfly.worker.starting import Rejected, Starter
 
 _HEARTBEAT_SECONDS = 60.0
 _REAP_SECONDS = 1.0
-_UNHEALTHY_SECONDS = 5.0
-_CLAIMING_SECONDS = 0.2  # then leases, cancels and logs have their turn: what is rejected at once takes no slot
 
 log = structlog.get_logger()
 
 
 class Liaison:
-    """`can_start` says whether a keeper stands ready and new jobs are wanted; `started` hears of each new job."""
+    """`claiming` takes new jobs, in its turn."""
 
     def __init__(
         self,
@@ -43,32 +40,24 @@ class Liaison:
         stream: LogStream,
         reaper: Reaper,
         intake: Intake,
-        starter: Starter,
+        claiming: Claiming,
         finisher: Finisher,
         roster: Roster,
         ledger: Ledger,
-        can_start: Callable[[], bool],
-        started: Callable[[RunningJob], None],
     ) -> None:
         self._consumer = consumer
         self._stream = stream
         self._reaper = reaper
         self._intake = intake
-        self._starter = starter
+        self._claiming = claiming
         self._finisher = finisher
         self._roster = roster
         self._ledger = ledger
-        self._can_start = can_start
-        self._started = started
         self._lease_seconds = consumer.lease_seconds
         self._is_known = False
         self._renew_at = self._beat_at = self._reap_at = 0.0
-        self._start_again_at = 0.0
-        self._is_claiming = False
         self._taken_in: set[str] = set()
         self._discarded: list[tuple[Claim, float]] = []
-        self.may_have_work = True
-        """Whether a claim could find something: set by a wake, cleared by an empty answer."""
 
     def deal(self) -> None:
         """Say what there is to say, hear what there is to hear. Raises a QueueError."""
@@ -80,12 +69,12 @@ class Liaison:
         self._tell_states()
         self._ship()
         self._settle()
-        self._claim()
+        self._claiming.claim()
 
     def forget(self) -> None:
         """The queue did not answer: what it knows of us is to be asked for when it does again."""
         self._is_known = False
-        self.may_have_work = True
+        self._claiming.may_have_work = True
         for job in self._roster:
             self._roster.touched.add(job)
 
@@ -109,9 +98,10 @@ class Liaison:
 
     def due_at(self) -> float:
         """When to deal again though nothing happens (time.monotonic())."""
-        due = min(self._renew_at if len(self._roster) else self._beat_at, self._beat_at, self._reap_at)
-        if self.may_have_work and (self._start_again_at or self._is_claiming):
-            due = min(due, self._start_again_at)
+        has_jobs = len(self._roster) or self._claiming.claims
+        due = min(self._renew_at if has_jobs else self._beat_at, self._beat_at, self._reap_at)
+        if (claim_at := self._claiming.due_at()) is not None:
+            due = min(due, claim_at)
         return min([due, *(_due_at(job) for job in self._roster.touched)])
 
     def _introduce(self) -> None:
@@ -120,15 +110,11 @@ class Liaison:
             self._consumer.register(slots=self._ledger.slots)
         with contained("ask what this worker holds"):
             for claim in self._consumer.executions():
-                if not self._roster.has(claim.execution_id):
+                if not self._roster.has(claim.execution_id) and not self._claiming.has(claim.execution_id):
                     log.warning("job given back", job=claim.job_id, why="claimed, and nothing of it is here")
-                    self._give_back(claim)
+                    self._claiming.give_back(claim)
         self._is_known = True
         self._renew_at = 0.0
-
-    def _give_back(self, claim: Claim) -> None:
-        with contained("give a job back", job=claim.job_id):
-            self._consumer.requeue(claim, count_attempt=False)
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -150,8 +136,9 @@ class Liaison:
             return
         self._renew_at = asked_at + self._lease_seconds / 3
         jobs = self._roster.unsettled()
-        holds = self._consumer.renew(job.claim for job in jobs)
+        holds = self._consumer.renew([job.claim for job in jobs] + self._claiming.claims)
         left = self._lease_seconds - (time.monotonic() - asked_at)
+        self._claiming.heed(holds, left)
         for job in jobs:
             try:
                 self._heed(job, holds[job.job_id], left)
@@ -179,7 +166,7 @@ class Liaison:
                 taken = self._intake.take(queue)
             if taken == 0:
                 self._taken_in.discard(queue)
-            self.may_have_work = True
+            self._claiming.may_have_work = True
 
     def _tell_states(self) -> None:
         """Those of jobs that go on: an end that is there says more than the state before it."""
@@ -187,7 +174,7 @@ class Liaison:
         for job in self._roster.touched:
             if job.unmarked is not None and job.ending is None and now >= job.marked_at:
                 with contained("say how far a job is", job=job.job_id):
-                    self._consumer.mark(job.claim, job.unmarked)
+                    self._consumer.mark(job.claim, job.unmarked, images_of(job.record))
                 job.unmarked = None
 
     def _ship(self) -> None:
@@ -208,7 +195,7 @@ class Liaison:
     def _settle_one(self, job: RunningJob) -> None:
         self._ledger.give_back(job.claim.execution_id)
         try:
-            is_ours, following = self._finisher.finish(job, self._room())
+            is_ours, following = self._finisher.finish(job, self._claiming.room())
         except QueueError:
             raise
         except Exception as error:  # noqa: BLE001 - logged; the other jobs are to end as they should
@@ -217,11 +204,11 @@ class Liaison:
         self._roster.touched.discard(job)
         self._log_end(job, is_ours)
         if job.ending is not None and (fault := job.ending.fault) is not None and not fault.is_jobs_own:
-            self._pause(fault.message)
+            self._claiming.pause(fault.message)
         if following is not None:
-            self._start(following)
+            self._claiming.start(following)
         else:
-            self.may_have_work = True
+            self._claiming.may_have_work = True
 
     def _lose(self, job: RunningJob, message: str) -> bool:
         """End a job whose end cannot be told. False when it is not ours any more."""
@@ -229,57 +216,6 @@ class Liaison:
         with contained("tell that a job is lost", job=job.job_id):
             return self._consumer.finish(job.claim, job.result)
         return False  # not renewed any more, its lease ends
-
-    def _claim(self) -> None:
-        until = time.monotonic() + _CLAIMING_SECONDS
-        self._is_claiming = False
-        while self.may_have_work and not self._is_claiming and (room := self._room()) is not None:
-            claim = None
-            with contained("claim a job"):
-                claim = self._consumer.claim(room)
-            if claim is None:
-                self.may_have_work = False
-            else:
-                self._start(claim)
-            self._is_claiming = self.may_have_work and time.monotonic() > until
-
-    def _room(self) -> Capacity | None:
-        """What a further job may take; None when none is wanted now."""
-        if time.monotonic() < self._start_again_at or not self._can_start():
-            return None
-        return self._ledger.free
-
-    def _start(self, claim: Claim) -> None:
-        try:
-            self._start_or_reject(claim)
-        except QueueError:
-            raise
-        except Exception as error:  # noqa: BLE001 - logged; the job is rejected, or the next worker would meet the same
-            message = log_fault("start the job", error, job=claim.job_id)
-            with contained("reject a job", job=claim.job_id):
-                self._consumer.finish(claim, refused(claim, None, message, None))
-
-    def _start_or_reject(self, claim: Claim) -> None:
-        try:
-            job = self._starter.start(claim, self._lease_seconds)
-        except Rejected as rejection:
-            log.info("job rejected", job=claim.job_id, why=str(rejection))
-            self._consumer.finish(claim, refused(claim, rejection.spec, str(rejection), rejection.word))
-            return
-        except OSError as error:
-            self._pause(f"cannot start a job: {error}")
-            self._give_back(claim)
-            return
-        if job is None:
-            self._give_back(claim)
-            return
-        self._started(job)
-
-    def _pause(self, why: str) -> None:
-        """This host is in trouble: leave the next jobs to others for a while, then try again."""
-        log.error("host in trouble", why=why, pause_seconds=_UNHEALTHY_SECONDS)
-        self._start_again_at = time.monotonic() + _UNHEALTHY_SECONDS
-        self.may_have_work = True
 
     def _log_end(self, job: RunningJob, is_ours: bool) -> None:
         outcome = job.result.outcome if job.result else None

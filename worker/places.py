@@ -22,11 +22,14 @@ class Places:
         self.trash = f"{home}/trash"
         self.kept = f"{home}/kept"
         self.run = f"{home}/run"
+        self.builds = f"{home}/build"
+        self.build_logs = f"{home}/build/logs"
+        self.build_caches = f"{home}/build-cache"
 
     def make(self) -> None:
         """Raises HostError when the home cannot be used."""
         try:
-            for path in (self.home, self.jobs, self.keepers, self.trash, self.run):
+            for path in (self.home, self.jobs, self.keepers, self.trash, self.run, self.build_logs):
                 os.makedirs(path, 0o700, exist_ok=True)
             os.chmod(self.home, 0o700)
         except OSError as error:

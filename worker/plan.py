@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 
 from dayfly.jobs.demand import Capacity, Demand
 from dayfly.jobs.errors import SpecError, StoreError
+from dayfly.jobs.mounts import TMPFS
 from dayfly.jobs.network import Network
 from dayfly.jobs.program import script_command
 from dayfly.jobs.spec import OWN_DISK, IoLimit, JobSpec
 from dayfly.runtime.bundle import path_of
 from dayfly.runtime.cgroups.hierarchy import Hierarchy, unenforceable
-from dayfly.runtime.idrange import own_id_map
+from dayfly.runtime.idrange import RANGE_SIZE, own_id_map
+from dayfly.runtime.images.budget import ImportLimits
 from dayfly.runtime.images.image import DEFAULT_PATH, Image
 from dayfly.runtime.own_group import own_group
 from dayfly.runtime.shape import OWN_DISK as MOUNTED_DISK
@@ -28,6 +30,7 @@ from dayfly.worker import switches
 from dayfly.worker.bridging import Bridging
 from dayfly.worker.host import host_id
 from dayfly.worker.image_program import argv_of
+from dayfly.worker.places import Places
 from dayfly.worker.record import ServicePlan
 from dayfly.worker.service_plan import plan_services
 from dayfly.worker.settings import WorkerSettings
@@ -55,6 +58,8 @@ class Planner:
     ) -> None:
         self.bridging = Bridging(settings)
         self._settings = settings
+        places = Places(settings.home)
+        self._of_builds = tuple(Path(os.path.realpath(each)) for each in (places.builds, places.build_caches))
         self._share = share
         self._hierarchy = hierarchy
         self._why_unlimited = why_unlimited
@@ -64,12 +69,18 @@ class Planner:
         self._has_other_ids = ids is not None and not ids.is_single
         self._cannot = unenforceable(hierarchy, Quotas(cpus=1.0, memory_bytes=1 << 30, pids=1))
 
-    def plan(self, spec: JobSpec, image: Image, identity: Identity, stdin: str | None) -> ContainerPlan:
-        """The container for one attempt; `stdin` is where the job's standard input will lie. Raises SpecError."""
+    def plan(
+        self, spec: JobSpec, image: Image, identity: Identity, stdin: str | None, *, is_step: bool = False
+    ) -> ContainerPlan:
+        """The container for one attempt; `stdin` is where the job's standard input will lie. Raises SpecError.
+
+        `is_step`: of a build of this worker, which has mounts from where builds keep theirs.
+        """
+        mountable = self._of_builds if is_step else self._settings.allow.mounts
         return ContainerPlan(
             shape=self.shape(spec, image),
             process=self._process(spec, image, identity, stdin),
-            mounts=tuple(self._mount(number, spec) for number in range(len(spec.mounts))),
+            mounts=tuple(self._mount(number, spec, mountable) for number in range(len(spec.mounts))),
             workspace=self._workspace(spec),
             merge_streams=spec.merge_streams,
             privileges=switches.privileges(spec, self._settings.home),
@@ -83,6 +94,8 @@ class Planner:
         """What can be prepared before the job comes: the same for all jobs that state the same limits."""
         mode = self.bridging.mode(spec)
         switches.check_image("image", image, self._settings)
+        if len(image.layers) > ImportLimits().layers:
+            raise SpecError("image", f"has {len(image.layers)} layers, and a container at most {ImportLimits().layers}")
         switches.check(spec, self._settings.allow)
         shm = spec.limits.shm_bytes
         return Shape(
@@ -102,6 +115,14 @@ class Planner:
         if spec.services and self._settings.oci_runtime is not None:
             raise SpecError("services", f"this worker starts jobs by {self._settings.oci_runtime}, with nothing beside")
         return plan_services(spec.services, images, job, self._settings, self._hierarchy)
+
+    def build_context(self, spec: JobSpec) -> str | None:
+        """The directory that a build copies from; None when it has none. Raises SpecError."""
+        if spec.dir is None:
+            return None
+        if spec.dir.bundle is None:
+            raise SpecError("dir", "a build's must be frozen, as `dayfly submit` freezes it: its files must not change")
+        return self._bundle(spec.dir.bundle)
 
     def timeout_seconds(self, spec: JobSpec) -> float | None:
         return self._settings.defaults.timeout_seconds if spec.timeout_seconds is None else spec.timeout_seconds
@@ -164,14 +185,16 @@ class Planner:
             stdin=stdin,
         )
 
-    def _mount(self, number: int, spec: JobSpec) -> Mount:
+    def _mount(self, number: int, spec: JobSpec, allowed: tuple[Path, ...] | None) -> Mount:
         mount = spec.mounts[number]
+        if mount.source == TMPFS:
+            return Mount(source=TMPFS, target=mount.target, writable=True, size_bytes=mount.size_bytes)
         path = f"mounts[{number}].source"
-        source = self._allowed(path, mount.source, self._settings.allow.mounts, "mounts")
+        source = self._allowed(path, mount.source, allowed, "mounts")
         facts = os.stat(source)
-        if mount.writable and self._has_other_ids and not facts.st_mode & stat.S_IWOTH:
+        if mount.writable and self._has_other_ids and facts.st_uid >= RANGE_SIZE and not facts.st_mode & stat.S_IWOTH:
             raise SpecError(f"mounts[{number}].writable", f"{source} is not writable for others, {_OTHER_IDS}")
-        if mount.writable and self._settings.allow.mounts is not None and own_id_map() is None:
+        if mount.writable and allowed is not None and own_id_map() is None:
             check_roots(f"mounts[{number}].writable", source, facts)
         return Mount(
             source=source,

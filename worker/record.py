@@ -99,6 +99,15 @@ class Record:
             raise ValueError(f"not a whole record: {error!r}") from error
 
 
+def images_of(record: Record) -> dict[str, str]:
+    """The digests of the images whose names could mean others tomorrow."""
+    used = [(record.image_ref, record.image_digest)]
+    used += [(service.image_ref, service.image_digest) for service in record.services]
+    return {
+        ref: digest for ref, digest in used if ref and digest and digest.startswith("sha256:") and digest not in ref
+    }
+
+
 def _service(fields: dict[str, Any]) -> ServicePlan:
     ports = tuple(PublishedPort(**port) for port in fields.pop("ports", ()))
     return ServicePlan(**{**fields, "container": ContainerPlan.from_json(fields["container"]), "ports": ports})

@@ -1,5 +1,6 @@
 """From what the keeper read (exit.json) and what the agent knows (the record) to the Result that people see."""
 
+import time
 from dataclasses import replace
 
 from dayfly.jobs import result as results
@@ -11,8 +12,11 @@ from dayfly.jobs.spec import JobSpec
 from dayfly.jobs.state import Cause, Outcome, State
 from dayfly.jobs.verdict import Ending, decide, warnings_of
 from dayfly.queue.claims import Claim
+from dayfly.worker.builds import Building, Built
+from dayfly.worker.claims import attempt_of
 from dayfly.worker.exit import Artifact, Exit, ServiceExit
 from dayfly.worker.host import host_id
+from dayfly.worker.logfile import STDERR
 from dayfly.worker.record import Record
 from dayfly.worker.settings import JobDefaults
 
@@ -69,6 +73,34 @@ def refused(claim: Claim, spec: JobSpec | None, message: str, word: str | None) 
         timings=results.Timings(queued_at=claim.enqueued_at, claimed_at=claim.claimed_at),
         attempts=claim.earlier,
     )
+
+
+def built(build: Building, log_location: str | None, defaults: JobDefaults) -> Result:
+    """The result of a build that has ended."""
+    wanted, end = build.spec.build, build.ending
+    assert end is not None
+    result = replace(
+        refused(build.claim, build.spec, "", None),
+        outcome=_built_outcome(end),
+        exit_code=0 if end.digest else 1 if end.is_steps else None,
+        message=end.error,
+        image=ImageUsed(wanted.name if wanted else "", end.digest) if end.digest else None,
+        policy=_policy(build.spec, defaults),
+        log=LogSummary(log_location, 0, build.writer.bytes_of[STDERR], build.writer.dropped_bytes),
+    )
+    timings = replace(result.timings, started_at=build.started_at, finished_at=time.time())
+    result = replace(result, timings=timings)
+    return replace(result, attempts=(*build.claim.earlier, attempt_of(build.claim, result)))
+
+
+def _built_outcome(end: Built) -> Outcome:
+    if end.digest is not None:
+        return Outcome.SUCCEEDED
+    if end.is_late:
+        return Outcome.TIMED_OUT
+    if end.is_hosts:
+        return Outcome.LOST
+    return Outcome.FAILED if end.is_steps else Outcome.REJECTED
 
 
 def lost(claim: Claim, spec: JobSpec, message: str) -> Result:

@@ -7,37 +7,52 @@ is asked for before more is sent, so a lost connection or a new agent neither lo
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from dayfly.jobs.errors import QueueDamaged, QueueError
+from dayfly.queue.claims import Claim
 from dayfly.queue.logs import LogLine, LogStream
-from dayfly.worker.logfile import MAX_PAYLOAD_BYTES, Cursor, Frame
-from dayfly.worker.running import RunningJob
+from dayfly.worker.logfile import MAX_PAYLOAD_BYTES, Cursor, Frame, LogReader
 
 _ROUND_BYTES = 256 << 10  # of one job, before the others have their turn
 _HEADER_BYTES = 13
 _PAUSE_SECONDS = 0.02  # what a job writes within it goes together; people do not see the difference
 
 
+class HasLog(Protocol):
+    """What has a log to ship: a job that runs, or a build. `ending` is None as long as more may come."""
+
+    claim: Claim
+    log: LogReader
+    has_new_log: bool
+    is_log_held: bool
+    is_log_placed: bool
+    shipped_at: float
+
+    @property
+    def ending(self) -> object: ...
+
+
 @dataclass(frozen=True)
 class _Append:
     """One entry for the stream, and the place in the keeper's log before and behind it."""
 
-    job: RunningJob
+    job: HasLog
     lines: list[LogLine]
     before: Cursor
     position: int
 
 
-def is_due(job: RunningJob) -> bool:
+def is_due(job: HasLog) -> bool:
     return job.has_new_log and time.monotonic() >= due_at(job)
 
 
-def due_at(job: RunningJob) -> float:
+def due_at(job: HasLog) -> float:
     """Until when this job's log may wait for more to come (time.monotonic()); not at its end, unless followers lag."""
     return 0.0 if job.ending is not None and not job.is_log_held else job.shipped_at + _PAUSE_SECONDS
 
 
-def ship(jobs: Iterable[RunningJob], stream: LogStream) -> None:
+def ship(jobs: Iterable[HasLog], stream: LogStream) -> None:
     """Send what is new of these jobs' logs. Raises a QueueError; nothing is lost then, and nothing will be repeated.
 
     What the stream has no room for until a follower has read on is sent again after a while.
@@ -66,7 +81,7 @@ def _take_back(appends: list[_Append]) -> None:
         append.job.has_new_log, append.job.is_log_held = True, True
 
 
-def _appends(job: RunningJob) -> Iterator[_Append]:
+def _appends(job: HasLog) -> Iterator[_Append]:
     """What is new, cut into entries. Whether there is more is left in `has_new_log`."""
     job.has_new_log = job.is_log_held = False
     job.shipped_at = time.monotonic()

@@ -6,14 +6,16 @@ A SpecError names the switch and the key in `[allow]` that would let it.
 import fnmatch
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from dayfly.jobs.build import Build
 from dayfly.jobs.errors import HostError, SpecError
 from dayfly.jobs.privileges import ALL, DEFAULT_CAPABILITIES, Seccomp, kept
 from dayfly.jobs.spec import JobSpec
 from dayfly.runtime import capabilities, seccomp
 from dayfly.runtime.images.image import Image
+from dayfly.runtime.images.reference import Kind, parse, spellings
 from dayfly.runtime.operations import remedy_for
 from dayfly.runtime.shape import Device, Privileges
 from dayfly.worker.settings import Allowed, WorkerSettings
@@ -53,6 +55,36 @@ def devices(spec: JobSpec, allow: Allowed, lacking: Mapping[str, str]) -> tuple[
     if spec.devices and "devices" in lacking:
         raise SpecError("devices", f"this worker cannot enforce it: {lacking['devices']}")
     return tuple(_device(number, spec, allow) for number in range(len(spec.devices)))
+
+
+def check_name(path: str, name: str, settings: WorkerSettings) -> None:
+    """Refuse an image whose name the operator has not allowed; a directory is `check_image`'s. Raises SpecError.
+
+    A glob is compared with the name as people write it and in full, each with its tag and without.
+    """
+    if parse(name).kind is not Kind.DIRECTORY and not may_name(name, settings.allow.images, settings.defaults.image):
+        raise _refused(path, f"the image {name}", "images")
+
+
+def may_name(name: str, globs: Collection[str], default: str) -> bool:
+    """Whether jobs may name this image; the default one they have without naming it, and pinned to a digest."""
+    return "*" in globs or default in (name, name.partition("@")[0]) or is_named(name, globs)
+
+
+def check_build(build: Build, allow: Allowed) -> None:
+    """Refuse to build where the operator does not allow it, and names that are not a stranger's to give.
+
+    A name decides what others' jobs run on, and where what was built is pushed to. Raises SpecError.
+    """
+    if not allow.builds:
+        raise _refused("build", "builds", "builds")
+    if build.name and not is_named(build.name, allow.builds):
+        raise _refused("build.name", f"the name {build.name}", "builds")
+
+
+def is_named(name: str, globs: Iterable[str]) -> bool:
+    """Whether one of the globs matches the name as it is written or in full, with its tag or without."""
+    return any(fnmatch.fnmatchcase(form, glob) for form in spellings(name) for glob in globs)
 
 
 def check_image(path: str, image: Image, settings: WorkerSettings) -> None:

@@ -27,6 +27,7 @@ from dayfly.queue.logs import STDOUT, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.reaper import Reaper
 from dayfly.worker.capacity import Ledger
+from dayfly.worker.claiming import Claiming
 from dayfly.worker.liaison import Liaison
 from dayfly.worker.roster import Roster
 
@@ -45,7 +46,7 @@ class _Starter:
     def __init__(self) -> None:
         self.claims: list[Claim] = []
 
-    def start(self, claim: Claim, seconds: float) -> Any:
+    def start(self, claim: Claim, seconds: float, pulled: Any = ()) -> Any:
         self.claims.append(claim)
         return SimpleNamespace(claim=claim)
 
@@ -73,21 +74,22 @@ class _Running(Roster):
         raise AssertionError(f"the job was stopped: {cause}")
 
 
-def _worker(redis: Redis, consumer: Consumer) -> tuple[Liaison, _Starter]:
-    starter = _Starter()
-    liaison = Liaison(
-        consumer,
-        LogStream(redis),
-        Reaper(redis, ["default"], 30.0),
-        Intake(redis),
-        starter,  # type: ignore[arg-type]
-        starter,  # type: ignore[arg-type]
-        _Running(starter),
-        Ledger(_OFFER, 4),
-        lambda: True,
-        lambda job: None,
+class _NoBuilds(dict[str, Any]):
+    """Of a worker that builds nothing."""
+
+    has = dict.__contains__
+
+
+def _worker(redis: Redis, consumer: Consumer) -> tuple[Liaison, Claiming, Any]:
+    starter: Any = _Starter()
+    stream, ledger = LogStream(redis), Ledger(_OFFER, 4)
+    nobody: Any = _NoBuilds()
+    claiming = Claiming(
+        consumer, stream, starter, ledger, lambda: True, lambda job: None, lambda ref, is_fresh: None, nobody, nobody
     )
-    return liaison, starter
+    reaper = Reaper(redis, ["default"], 30.0)
+    liaison = Liaison(consumer, stream, reaper, Intake(redis), claiming, starter, _Running(starter), ledger)
+    return liaison, claiming, starter
 
 
 def _lease_of_another(redis: Redis) -> None:
@@ -138,7 +140,7 @@ def test_q2_a_key_of_another_type_stops_no_worker(
     write: Callable[[Redis], None], redis: Redis, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lease of the job that runs is renewed, the next job is taken, also after a hiccup of the connection."""
-    liaison, starter = _worker(redis, consumer)
+    liaison, _, starter = _worker(redis, consumer)
     renewed: list[dict[str, Hold]] = []
     renew = consumer.renew
     monkeypatch.setattr(consumer, "renew", lambda claims: renewed.append(renew(claims)) or renewed[-1])
@@ -218,12 +220,12 @@ def test_rejected_jobs_leave_time_for_those_that_run(
     redis: Redis, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is rejected takes no slot: a queue full of it is gone through in turns, and leases are renewed between."""
-    from dayfly.worker import liaison as module
+    from dayfly.worker import claiming as module
     from dayfly.worker.starting import Rejected
 
-    liaison, starter = _worker(redis, consumer)
+    liaison, claiming, starter = _worker(redis, consumer)
 
-    def reject(claim: Claim, seconds: float) -> Any:
+    def reject(claim: Claim, seconds: float, pulled: Any = ()) -> Any:
         raise Rejected("no", None)
 
     monkeypatch.setattr(starter, "start", reject)
@@ -231,7 +233,7 @@ def test_rejected_jobs_leave_time_for_those_that_run(
     for _ in range(3):
         Producer(redis).submit(read_job(_DOCUMENT))
     turns = 0
-    while liaison.may_have_work:
+    while claiming.may_have_work:
         assert turns == 0 or liaison.due_at() == 0.0
         liaison.deal()
         turns += 1

@@ -35,10 +35,12 @@ _PROGRAM = """
 import pickle
 import sys
 from pathlib import Path
+from dayfly.jobs.spec import PullPolicy
 from dayfly.worker.agent import serve
-from dayfly.worker.settings import Allowed, Networking, WorkerSettings
+from dayfly.worker.settings import Allowed, Images, Networking, WorkerSettings
 from dayfly.worker.stopping import signals
-fields = {{"allow": Allowed(None, None, True, image_dirs=None), **pickle.loads({fields!r})}}
+allow, images = Allowed(None, None, True, image_dirs=None), Images(pull=PullPolicy.NEVER)
+fields = {{"allow": allow, "images": images, **pickle.loads({fields!r})}}
 settings = WorkerSettings(home=Path({home!r}), url={url!r}, name="w", **fields)
 with signals() as told:
     is_idle = serve(settings, told)

@@ -76,6 +76,8 @@ def test_sigkill_at_random_moments_loses_no_job_and_runs_none_twice(worker, queu
     """Seven kills for each kind of victim, under load: every job has one start, one end, all lines, its artifact."""
     chance = random.Random(os.environ.get("PYTEST_XDIST_WORKER", "") + victim + str(time.time_ns()))
     worker.start()
+    if victim == "launcher":
+        worker.await_start()  # its children before that are others, without which it does not start
     ids = _submit(queue, marks, 12)
     for _ in range(7):
         _pause(chance.uniform(0.0, 0.6))

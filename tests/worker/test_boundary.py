@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from typing import Any
 
 import pytest
 import structlog
@@ -20,6 +21,7 @@ from dayfly.queue.reaper import Reaper
 from dayfly.queue.records import Records
 from dayfly.queue.wakeup import Kind, Wakeup
 from dayfly.worker.capacity import Ledger
+from dayfly.worker.claiming import Claiming
 from dayfly.worker.exit import Exit
 from dayfly.worker.liaison import Liaison
 from dayfly.worker.roster import Roster
@@ -50,7 +52,7 @@ class _Broken:
     def __init__(self, error):
         self.error = error
 
-    def start(self, claim, seconds):
+    def start(self, claim, seconds, pulled=()):
         raise self.error
 
     def finish(self, job, free):
@@ -70,13 +72,21 @@ class _Ended:
         self.spec = read_job(claim.document)
 
 
+class _NoBuilds(dict[str, Any]):
+    """Of a worker that builds nothing."""
+
+    has = dict.__contains__
+
+
 def _liaison(redis, broken, roster):
     consumer = Consumer(redis, "w", ["default"], "host", {}, offer=_OFFER, share=_OFFER.share(2))
-    liaison = Liaison(
-        *(consumer, LogStream(redis), Reaper(redis, ["default"], 30.0), Intake(redis), broken, broken),
-        *(roster, Ledger(_OFFER, 2), lambda: True, lambda job: None),
+    stream, ledger = LogStream(redis), Ledger(_OFFER, 2)
+    nobody: Any = _NoBuilds()
+    claiming = Claiming(
+        consumer, stream, broken, ledger, lambda: True, lambda job: None, lambda ref, is_fresh: None, nobody, nobody
     )
-    return liaison, consumer
+    reaper = Reaper(redis, ["default"], 30.0)
+    return Liaison(consumer, stream, reaper, Intake(redis), claiming, broken, roster, ledger), consumer
 
 
 def test_a_job_that_cannot_be_started_for_a_fault_of_ours_is_rejected(redis, logged):
