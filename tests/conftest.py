@@ -32,7 +32,7 @@ from dayfly.runtime.oci.oci_runtime import OciRuntime
 from dayfly.runtime.rootfs import make_stage
 from dayfly.runtime.shape import ContainerPlan, Process, Quotas, Shape
 
-pytest_plugins = ["network_world", "open_way"]
+pytest_plugins = ["image_makers", "network_world", "open_way", "registry_servers"]
 
 _IN_CI = os.environ.get("CI") == "true"
 _PR_SET_CHILD_SUBREAPER = 36
@@ -65,6 +65,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DAYFLY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DAYFLY_NETWORK_BRIDGE", "false")  # this machine's own network is nobody's to change
+    monkeypatch.setenv("DAYFLY_IMAGES_PULL", "never")  # no test asks a registry that it has not started
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
     return tmp_path / "home"

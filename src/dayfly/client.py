@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,33 +20,36 @@ from dayfly.home import named, remember_last
 from dayfly.job import Job
 from dayfly.jobs.door import read_job
 from dayfly.jobs.errors import DayflyError, QueueError, SpecError
-from dayfly.jobs.spec import JobSpec
+from dayfly.jobs.spec import JobSpec, PullPolicy
+from dayfly.pinning import pinned
 from dayfly.queue.connection import connect
 from dayfly.queue.logs import GAP, LogCursor, LogLine, LogStream
 from dayfly.queue.producer import Producer
 from dayfly.queue.records import Records
 from dayfly.queue.serving import servers_of
-from dayfly.signing import signing
+from dayfly.signing import signing as configured_signing
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from dayfly.client_secrets import Secrets
     from dayfly.jobs.result import Result
+    from dayfly.jobs.signatures import Signing
     from dayfly.worker.store import FileStore
 
 
 class Client:
     """A connection to one Redis: `url`, else DAYFLY_URL, DAYFLY_REDIS_URL, the configuration, the embedded stack."""
 
-    def __init__(self, url: str | None = None) -> None:
+    def __init__(self, url: str | None = None, *, signing: Callable[[], Signing | None] | None = None) -> None:
+        """`signing` gives what jobs are signed with, in place of what the configuration says."""
         self._settings = load({"client.url": url})
         self.home = home_directory(self._settings)
         self.address = find_address(self._settings)
         if self.address.stack is not None:
             self.address.stack.ensure()
         self._redis = connect(self.address.url)
-        self._signing = functools.cache(functools.partial(signing, self._settings))
+        self._signing = functools.cache(signing or functools.partial(configured_signing, self._settings))
         self.producer = Producer(self._redis, self._signing)
         self.records = Records(self._redis)
         self.log_stream = LogStream(self._redis)
@@ -57,7 +60,7 @@ class Client:
 
     def submit_many(self, specs: Iterable[JobSpec | Mapping[str, Any]]) -> list[Job]:
         """Put many jobs into their queues in pipelined round trips. All are read before the first one is sent."""
-        read = [_read(spec, {}, freeze_below=self.home) for spec in specs]
+        read = [self._pinned(_read(spec, {}, freeze_below=self.home)) for spec in specs]
         ids = self.producer.submit_many(read)
         if ids:
             remember_last(ids[-1])
@@ -81,7 +84,7 @@ class Client:
 
     def enqueue(self, spec: JobSpec, *, is_leased: bool = False) -> Job:
         """Put a job that has been read into its queue, and make it `@last`."""
-        job_id = self.producer.submit(spec, client_lease=is_leased)
+        job_id = self.producer.submit(self._pinned(spec), client_lease=is_leased)
         remember_last(job_id)
         return Job(self, job_id)
 
@@ -138,6 +141,12 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _pinned(self, spec: JobSpec) -> JobSpec:
+        policy = spec.pull or self._settings.text("images.pull")
+        if self.address.stack is None or policy == PullPolicy.ALWAYS:
+            return spec
+        return pinned(spec, self.home)
 
     def _followed(self, job_id: str, cursor: LogCursor) -> Iterator[LogLine]:
         """The live log; what a reader that stood still has missed comes from the store at the end, if that is here."""

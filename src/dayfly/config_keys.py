@@ -9,9 +9,11 @@ from dayfly.jobs.spec import (
     DEFAULT_ARTIFACTS_WHEN,
     DEFAULT_IMAGE,
     DEFAULT_PIDS,
+    DEFAULT_PULL,
     DEFAULT_QUEUE,
     DEFAULT_RETRY,
     ArtifactsWhen,
+    PullPolicy,
 )
 
 
@@ -99,6 +101,8 @@ KEYS: Mapping[str, Key] = {
         Key("allow.mounts", Kind.TEXTS, [], "directories that a job may mount, with all below them"),
         Key("allow.dirs", Kind.TEXTS, [], "directories that a job may have as its live --dir, with all below them"),
         Key("allow.image_dirs", Kind.TEXTS, [], "directories that a job may name as its image, with all below them"),
+        Key("allow.images", Kind.TEXTS, ["*"], "images that jobs may name, as globs: ghcr.io/us/*, debian:*"),
+        Key("allow.builds", Kind.TEXTS, [], "names that images built for the queue may have, as globs; []: no builds"),
         Key("allow.network_host", Kind.SWITCH, False, "may a job have the host's network?"),
         Key("allow.cap_add", Kind.CAPABILITIES, [], "capabilities that a job may add: SYS_PTRACE; all is every one"),
         Key("allow.seccomp_unconfined", Kind.SWITCH, False, "may a job be without the filter of system calls?"),
@@ -115,6 +119,15 @@ KEYS: Mapping[str, Key] = {
         Key("network.deny", Kind.RANGES, [], "what no job on the bridge reaches, whatever else is said"),
         Key("store.url", Kind.TEXT, None, "store of logs and artifacts: file:///PATH; unset: HOME/store"),
         Key("images.default_image", Kind.TEXT, DEFAULT_IMAGE, "image of a job that names none"),
+        Key("images.pull", Kind.CHOICE, DEFAULT_PULL.value, "when a registry is asked: always, missing, never",
+            choices=tuple(PullPolicy)),
+        Key("images.mirrors", Kind.LABELS, {}, "by registry, the mirrors that are asked first: HOST[:PORT], …"),
+        Key("images.insecure", Kind.TEXTS, [], "registries that may be asked without trusted TLS: HOST[:PORT]"),
+        Key("images.inside", Kind.TEXTS, [], "registries of the internet that may send us to addresses inside"),
+        Key("images.disk_high", Kind.NUMBER, 90, "per cent of the home's disk in use, above which idle images go"),
+        Key("images.disk_low", Kind.NUMBER, 80, "per cent of it at which that ends"),
+        Key("images.max_unpacked", Kind.SIZE, "128G", "what one image may unpack to", minimum=1 << 20),
+        Key("images.max_files", Kind.COUNT, 2_000_000, "files and directories that one image may have"),
     )
 }  # fmt: skip
 

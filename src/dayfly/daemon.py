@@ -19,6 +19,14 @@ from pathlib import Path
 from dayfly.config import find_file
 
 LOCK_FD = 3
+_KEPT = frozenset(
+    (
+        *("PATH", "HOME", "LANG"),
+        # How images are pulled: by which proxy, with whose certificates and passwords.
+        *(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (proxy, proxy.lower())),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE"),
+    )
+)
 
 
 class LockFile:
@@ -112,11 +120,12 @@ def spawn(argv: list[str], *, lock: int, log: Path, environment: Mapping[str, st
 
 
 def plain_environment(home: Path) -> dict[str, str]:
-    """What a daemon may know of its starter: where programs are, whose it is, the language, and Dayfly's own.
+    """What a daemon may know of its starter: where programs are, whose it is, the language, the way to registries, and
+    Dayfly's own.
 
     The configuration's file by its whole path: the daemon has neither the starter's directory nor XDG_CONFIG_HOME.
     """
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG") or _is_ours(name)}
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or _is_ours(name)}
     file = find_file()
     configured = {} if file is None else {"DAYFLY_CONFIG": str(file)}
     return {"PATH": os.defpath, **kept, **configured, "DAYFLY_HOME": str(home)}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dayfly.config import home_directory, load
 from dayfly.jobs.errors import SpecError
 
 
@@ -26,7 +27,12 @@ def frozen(path: str, home: Path) -> dict[str, Any]:
 
 
 def placed(document: Mapping[str, Any], *, freeze_below: Path | None = None) -> dict[str, Any]:
-    """The document with a `dir` that is only a path made live, or frozen below a home. Raises SpecError, HostError."""
+    """The document with a `dir` that is only a path made live, or frozen below a home. Raises SpecError, HostError.
+
+    A build's is always frozen: its steps are kept by what its files hold.
+    """
+    if freeze_below is None and "build" in document:
+        freeze_below = home_directory(load())
     named = document.get("dir")
     path = named.get("path") if isinstance(named, Mapping) and set(named) == {"path"} else named
     if isinstance(path, str | os.PathLike):

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from dayfly.config import Settings, home_directory, store_directory
+from dayfly.image_settings import import_limits, registry_settings
 from dayfly.jobs.ports import LAST
 from dayfly.jobs.privileges import ALL
 from dayfly.jobs.ranges import INTERNET
-from dayfly.jobs.spec import DEFAULT_ARTIFACTS_WHEN, DEFAULT_RETRY, ArtifactsWhen
-from dayfly.worker.settings import Allowed, JobDefaults, Networking, WorkerSettings
+from dayfly.jobs.spec import DEFAULT_ARTIFACTS_WHEN, DEFAULT_PULL, DEFAULT_RETRY, ArtifactsWhen, PullPolicy
+from dayfly.worker.settings import Allowed, Images, JobDefaults, Networking, WorkerSettings
 
 
 def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_when_idle: bool) -> WorkerSettings:
@@ -26,6 +27,7 @@ def worker_settings(settings: Settings, *, url: str, is_embedded: bool, ends_whe
         defaults=_defaults(settings),
         allow=_ANYTHING if is_embedded else _allowed(settings),
         network=_networking(settings),
+        images=_images(settings),
         log_limit_bytes=settings.whole("worker.log_limit") or 0,
         lease_seconds=settings.number("worker.lease") or 30.0,
         idle_exit_seconds=settings.number("worker.idle") if ends_when_idle else None,
@@ -49,6 +51,7 @@ _ANYTHING = Allowed(
     privileged=True,
     devices=None,
     ports=(f"1-{LAST}",),
+    builds=("*",),
 )
 
 
@@ -74,6 +77,8 @@ def _allowed(settings: Settings) -> Allowed:
         mounts=tuple(Path(each) for each in settings.texts("allow.mounts")),
         dirs=tuple(Path(each) for each in settings.texts("allow.dirs")),
         image_dirs=tuple(Path(each) for each in settings.texts("allow.image_dirs")),
+        images=settings.texts("allow.images"),
+        builds=settings.texts("allow.builds"),
         network_host=settings.is_on("allow.network_host"),
         network=settings.texts("allow.network"),
         cap_add=_capabilities(settings),
@@ -81,6 +86,20 @@ def _allowed(settings: Settings) -> Allowed:
         privileged=settings.is_on("allow.privileged"),
         devices=settings.texts("allow.devices"),
         ports=settings.texts("allow.ports"),
+    )
+
+
+def _images(settings: Settings) -> Images:
+    registries, limits = registry_settings(settings), import_limits(settings)
+    return Images(
+        pull=PullPolicy(settings.text("images.pull") or DEFAULT_PULL),
+        mirrors=registries.mirrors,
+        insecure=tuple(registries.insecure),
+        inside=tuple(registries.inside),
+        max_bytes=limits.bytes,
+        max_files=limits.entries,
+        disk_high=(settings.number("images.disk_high") or 90.0) / 100,
+        disk_low=(settings.number("images.disk_low") or 80.0) / 100,
     )
 
 

@@ -56,7 +56,7 @@ def test_every_command_has_help() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Usage: dayfly ") == 21
+    assert done.stdout.count("Usage: dayfly ") == 24
 
 
 @pytest.mark.parametrize(

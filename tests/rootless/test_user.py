@@ -281,3 +281,31 @@ class _running:  # noqa: N801 - read as the verb
         if self._process.poll() is None:
             self._process.terminate()
             self._process.wait(_DEADLINE_SECONDS)
+
+
+def test_a_user_builds_an_image_and_runs_jobs_on_it(user: Any, tar: Any, need_tool: Any) -> None:
+    """Its layers are what the steps wrote, with the owners that they have inside."""
+    context = user.home / "context"
+    context.mkdir()
+    made = tar().directory("bin").directory("etc").directory("tmp", mode=0o1777).file("gone")
+    made.file("bin/busybox", Path(need_tool("busybox")).read_bytes(), mode=0o755)
+    for name in ("sh", "cat", "rm", "mkdir", "echo", "ls", "test", "stat"):
+        made.symlink(f"bin/{name}", "busybox")
+    (user.home / "base.tar").write_bytes(made.bytes())
+    (context / "file").write_text("copied\n")
+    (context / "Containerfile").write_text(
+        "FROM base\nCOPY file /file\nRUN --mount=type=cache,target=/c rm /gone; echo made > /made; echo x > /c/x\n"
+        "RUN --mount=type=cache,target=/c cat /c/x > /cached\nRUN test ! -e /gone\n"
+    )
+    for path in (user.home / "base.tar", context, *context.iterdir()):
+        os.chown(path, user.home.stat().st_uid, user.home.stat().st_gid)
+    imported = user.dayfly("image", "import", str(user.home / "base.tar"), "base")
+    assert imported.returncode == 0, imported.stderr
+    built = user.dayfly("image", "build", "-t", "built", str(context))
+    assert built.returncode == 0, built.stderr
+    words = ("sh", "-c", "cat /file /made /cached; stat -c %u /made /file; ls /gone")
+    done = user.dayfly("run", "--no-dir", "--image", "built", "--", *words)
+    assert done.stdout == "copied\nmade\nx\n0\n0\n", done.stderr
+    assert user.dayfly("down").returncode == 0
+    assert not _left(user)
+    assert not list((user.dayfly_home / "kept").glob("*"))

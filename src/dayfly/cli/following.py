@@ -35,6 +35,20 @@ def follow_one(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -
     return hand_over(client, [result], flags)
 
 
+def follow_step(client: Client, spec: JobSpec) -> Result:
+    """Submit a step of something larger, stay with it to its end, and write all of its output to stderr."""
+    from dayfly.job import Job
+
+    with Interrupts() as interrupts:
+        job = Job(client, client.producer.submit(spec, client_lease=True))  # which is nobody's `@last`
+        with _staying(client, [job], interrupts):
+            copy_log(job, Streams(stdout=STDERR))
+            result = patiently(job.result)
+        if interrupts.is_told:
+            raise DayflyError("interrupted", "run it again: steps that were taken are not taken again")
+        return result
+
+
 def follow_all(client: Client, specs: list[JobSpec], flags: Mapping[str, Any]) -> int:
     """Submit several jobs and wait for all; their logs stay apart, `dayfly logs ID` has each."""
     with Interrupts() as interrupts:

@@ -40,6 +40,11 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether a signal has come."""
+        return self._count > 0
+
     def serve(self, companion: Companion) -> None:
         """From now on signals reach the jobs of `companion`."""
         self._companion = companion

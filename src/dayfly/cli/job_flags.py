@@ -37,6 +37,7 @@ _OPTIONS = (
     click.option("--secret", multiple=True, metavar="NAME[=VAR|=/PATH]", help="Give the job a secret; repeatable."),
     click.option("--network", metavar="MODE", help="none, bridge, host, or auto: bridge if the worker has one."),
     click.option("--network-allow", multiple=True, metavar="RANGE", help="All that the job reaches; repeatable."),
+    click.option("--pull", metavar="always|missing|never", help="When to ask the image's registry (default: missing)."),
     click.option("--entrypoint", metavar="COMMAND", help="Replace the image's entrypoint; '' clears it."),
     click.option("--script", metavar="FILE|-", help="Run a shell script instead of a command."),
     click.option("--stdin", metavar="FILE|-", help="Give the job this standard input (default: empty)."),
@@ -119,7 +120,7 @@ def _document(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scalars(flags: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("image", "workdir", "user", "timeout", "queue", "priority", "name", "delay", "unique", "keep")
+    names = ("image", "workdir", "user", "timeout", "queue", "priority", "name", "delay", "unique", "keep", "pull")
     values = {name: flags[name] for name in names}
     values |= {"queue_timeout": flags["queue_timeout"], "dir": flags["directory"], "tty": flags["tty"] or None}
     values |= {"debug": flags["debug"] or None, "privileged": flags["privileged"] or None}

@@ -20,7 +20,7 @@ def progress() -> Iterator[Show]:
         with _bar() as show:
             yield show
     else:
-        yield _lines()
+        yield lines()
 
 
 @contextlib.contextmanager
@@ -39,7 +39,8 @@ def _bar() -> Iterator[Show]:
         yield show
 
 
-def _lines() -> Show:
+def lines() -> Show:
+    """For anything but a terminal."""
     from dayfly.jobs.units import format_size
 
     next_at = time.monotonic() + _SECONDS_BETWEEN_LINES
