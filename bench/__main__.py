@@ -8,7 +8,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from bench import containers, first_byte, inside, memory, network, queue_rate
+from bench import containers, first_byte, images, inside, memory, network, queue_rate
 from bench.stack import Stack
 
 PARTS = {
@@ -17,6 +17,7 @@ PARTS = {
     "c": "submit to first log byte on an idle worker",
     "d": "a CPU-bound and a file-heavy job, inside against outside",
     "e": "memory per running job, and what the container consists of",
+    "i": "images: pull beside podman, unpack beside tar, containers and builds upon what came",
     "n": "what the bridge adds to a container",
 }
 
@@ -43,6 +44,8 @@ def _run(parts: str, directory: Path, rounds: int) -> None:
             inside.report(stack, max(5, rounds // 6))
         if "e" in parts:
             memory.report(stack)
+        if "i" in parts:
+            images.report(stack, rounds)
     if "n" in parts:
         network.report(directory, rounds)
 
@@ -51,7 +54,7 @@ def _arguments() -> argparse.Namespace:
     text = "\n".join(f"  {part}  {about}" for part, about in PARTS.items())
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("bench/run", description=__doc__, epilog=f"parts:\n{text}", formatter_class=form)
-    parser.add_argument("parts", nargs="?", default="abcden", help="which parts (default: all)")
+    parser.add_argument("parts", nargs="?", default="abcdein", help="which parts (default: all)")
     parser.add_argument("--rounds", type=int, default=40, help="rounds of part a; the others follow (default: 40)")
     parser.add_argument("--directory", default="/var/tmp", help="where to work (default: /var/tmp)")
     return parser.parse_args()

@@ -1,0 +1,1 @@
+int two(void); int main(void) { return two() - 2; }

@@ -1,0 +1,3 @@
+from app.pages import render
+
+print(render("world"))
