@@ -175,9 +175,7 @@ def test_mounts_are_read(text: str, kind: str, options: dict[str, str]) -> None:
     assert (mount.kind, dict(mount.options)) == (kind, options)
 
 
-@pytest.mark.parametrize(
-    "text", ["type=ssh", "type=cache", "type=secret", "type=tmpfs,target=/t,id=x"]
-)
+@pytest.mark.parametrize("text", ["type=ssh", "type=cache", "type=secret", "type=tmpfs,target=/t,id=x"])
 def test_mounts_that_are_none_are_refused(text: str) -> None:
     """With the line."""
     (line,) = read_lines(f"RUN --mount={text} x")
