@@ -70,6 +70,14 @@ def delete(leftovers: Iterable[str]) -> None:
         remove_tree(path)
 
 
+def is_still(fd: int, path: str) -> bool:
+    """Whether what was locked has not gone to its place, or away, while its lock was waited for."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 def _is_being_made(path: str) -> bool:
     """Whether a living maker holds the lock in its directory."""
     try:

@@ -16,20 +16,20 @@ from dayfly.jobs.build import STEP
 from dayfly.runtime.removal import remove_tree
 from dayfly.runtime.staging import Staging, delete
 from dayfly.worker import jobfiles
-from dayfly.worker.places import Places
+from dayfly.worker.places import Places, names_in
 
 _STEP_SECONDS = 3600.0  # from the end of a step to its layer: a builder that takes longer is dead
 
 
 def cache_bytes(places: Places) -> int:
     """What the caches take on disk."""
-    return sum(_bytes_below(f"{places.build_caches}/{name}") for name in _names(places.build_caches))
+    return sum(_bytes_below(f"{places.build_caches}/{name}") for name in names_in(places.build_caches))
 
 
 def prune_caches(places: Places, unused_seconds: float = 0.0) -> int:
     """Delete the caches that no step has now, nor had lately; returns how many bytes they took."""
     freed = 0
-    for name in _names(places.build_caches):
+    for name in names_in(places.build_caches):
         path = f"{places.build_caches}/{name}"
         with _alone(path) as is_ours:
             if is_ours and time.time() - os.stat(path).st_mtime >= unused_seconds:
@@ -51,7 +51,7 @@ def sweep(places: Places) -> int:
 
 
 def _steps(places: Places) -> Iterator[str]:
-    for name in _names(places.kept):
+    for name in names_in(places.kept):
         path = f"{places.kept}/{name}"
         record = jobfiles.read_record(path)
         annotations = record.document.get("annotations") if record is not None else None
@@ -86,10 +86,3 @@ def _bytes_below(path: str) -> int:
             with suppress(OSError):
                 total += os.lstat(f"{directory}/{name}").st_blocks * 512
     return total
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []

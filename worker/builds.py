@@ -49,7 +49,7 @@ class Built:
 
 @dataclass(eq=False)
 class Building:
-    """One build; `end` is None while it goes on. Its log is shipped as a RunningJob's (shipping.py)."""
+    """One build; `ending` is None while it goes on. Its log is shipped as a RunningJob's (shipping.py)."""
 
     claim: Claim
     spec: JobSpec

@@ -1,12 +1,11 @@
 """What this home's keepers use: image layers and frozen directories, which must not be taken away under them."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dayfly.worker import jobfiles
-from dayfly.worker.places import Places
+from dayfly.worker.places import Places, names_in
 from dayfly.worker.record import Record
 from dayfly.worker.warm import layers_held
 
@@ -29,14 +28,7 @@ def documents_here(home: Path) -> Iterator[Mapping[str, Any]]:
 def _records(home: Path) -> Iterator[Record]:
     places = Places(home)
     for above in (places.keepers, places.jobs):
-        for name in _names(above):
+        for name in names_in(above):
             record = jobfiles.read_record(f"{above}/{name}")
             if record is not None:
                 yield record
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []

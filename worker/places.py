@@ -11,6 +11,14 @@ from dayfly.jobs.errors import HostError
 from dayfly.runtime.directory_disk import DIRECTORY
 
 
+def names_in(directory: str) -> list[str]:
+    """What a directory holds; nothing where there is none."""
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
 class Places:
     """Paths as text: they are joined and opened some ten times a job."""
 

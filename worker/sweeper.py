@@ -5,14 +5,13 @@ left alone. Another home has other directories and another cgroup tag, so anothe
 What the kernel frees by itself (mounts, loop devices, network namespaces, processes) is none of our business here.
 """
 
-import os
 import time
 from collections.abc import Collection
 
 from dayfly.runtime.cgroups.hierarchy import Hierarchy
 from dayfly.runtime.removal import remove_tree
 from dayfly.worker import jobfiles, joblock
-from dayfly.worker.places import Places
+from dayfly.worker.places import Places, names_in
 from dayfly.worker.warm import LAYERS
 
 
@@ -38,14 +37,14 @@ class Sweeper:
 
     def _empty_trash(self, deadline: float) -> int:
         """Delete what was thrown away; returns how many. One that resists stays for the next time."""
-        removed = sum(remove_tree(f"{self._places.trash}/{name}", deadline) for name in _names(self._places.trash))
+        removed = sum(remove_tree(f"{self._places.trash}/{name}", deadline) for name in names_in(self._places.trash))
         self.is_behind = time.monotonic() >= deadline
         return removed
 
     def _sweep_keepers(self, known_tokens: Collection[str]) -> int:
         dead = [
             name
-            for name in _names(self._places.keepers)
+            for name in names_in(self._places.keepers)
             if name not in known_tokens
             and not name.startswith(LAYERS)
             and joblock.holder(self._places.keeper(name)) is None
@@ -57,8 +56,8 @@ class Sweeper:
 
     def _living_tokens(self) -> set[str]:
         """Tokens of keepers that hold a lock, wherever their directory is by now."""
-        tokens = {name for name in _names(self._places.keepers) if joblock.holder(self._places.keeper(name))}
-        for job_id in _names(self._places.jobs):
+        tokens = {name for name in names_in(self._places.keepers) if joblock.holder(self._places.keeper(name))}
+        for job_id in names_in(self._places.jobs):
             directory = self._places.job(job_id)
             if joblock.holder(directory) is not None and (record := jobfiles.read_record(directory)) is not None:
                 tokens.add(record.token)
@@ -70,13 +69,6 @@ class Sweeper:
 
     def _sweep_disks(self, living_tokens: Collection[str]) -> None:
         """A disk that is a directory: its keeper deletes it, unless it was killed first."""
-        for token in _names(self._places.disks):
+        for token in names_in(self._places.disks):
             if token not in living_tokens:
                 self._places.throw_away(f"{self._places.disks}/{token}")
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []

@@ -122,8 +122,3 @@ def _split_tab(logical: str) -> tuple[str, str, str]:
 def without_heredocs(text: str) -> str:
     """What stands behind an instruction, its `<<NAME` taken out."""
     return _HEREDOC.sub("", text).strip()
-
-
-def heredoc_names(text: str) -> list[str]:
-    """The words of an instruction in order, here-documents by their name with `<<` in front."""
-    return [f"<<{found[4]}" for found in _HEREDOC.finditer(text)]

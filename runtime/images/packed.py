@@ -13,6 +13,8 @@ import time
 from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
+from dayfly.runtime.staging import is_still
+
 _PART = ".part"
 _PART_IS_OLD_SECONDS = 24 * 3600.0
 
@@ -53,7 +55,7 @@ class PackedLayers:
             fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             with open(fd, "r+b", buffering=0) as file:
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                if _is_still(fd, part):
+                if is_still(fd, part):
                     yield file
                     return
         yield None
@@ -91,14 +93,6 @@ class PackedLayers:
                     freed += os.lstat(path).st_blocks * 512
                     os.unlink(path)
         return freed
-
-
-def _is_still(fd: int, path: str) -> bool:
-    """Whether the file that was locked has not gone to its place, or away, while we waited for it."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _is_abandoned(path: str) -> bool:

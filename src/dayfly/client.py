@@ -60,7 +60,8 @@ class Client:
 
     def submit_many(self, specs: Iterable[JobSpec | Mapping[str, Any]]) -> list[Job]:
         """Put many jobs into their queues in pipelined round trips. All are read before the first one is sent."""
-        read = [self._pinned(_read(spec, {}, freeze_below=self.home)) for spec in specs]
+        known: dict[str, str] = {}
+        read = [self._pinned(_read(spec, {}, freeze_below=self.home), known) for spec in specs]
         ids = self.producer.submit_many(read)
         if ids:
             remember_last(ids[-1])
@@ -84,7 +85,7 @@ class Client:
 
     def enqueue(self, spec: JobSpec, *, is_leased: bool = False) -> Job:
         """Put a job that has been read into its queue, and make it `@last`."""
-        job_id = self.producer.submit(self._pinned(spec), client_lease=is_leased)
+        job_id = self.producer.submit(self._pinned(spec, {}), client_lease=is_leased)
         remember_last(job_id)
         return Job(self, job_id)
 
@@ -142,11 +143,11 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _pinned(self, spec: JobSpec) -> JobSpec:
+    def _pinned(self, spec: JobSpec, known: dict[str, str]) -> JobSpec:
         policy = spec.pull or self._settings.text("images.pull")
         if self.address.stack is None or policy == PullPolicy.ALWAYS:
             return spec
-        return pinned(spec, self.home)
+        return pinned(spec, self.home, known)
 
     def _followed(self, job_id: str, cursor: LogCursor) -> Iterator[LogLine]:
         """The live log; what a reader that stood still has missed comes from the store at the end, if that is here."""

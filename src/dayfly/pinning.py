@@ -13,15 +13,24 @@ from dayfly.jobs.errors import ImageError
 from dayfly.jobs.spec import DEFAULT_IMAGE, JobSpec
 
 
-def pinned(spec: JobSpec, home: Path) -> JobSpec:
-    """The same job, with the digests of the images that the store of `home` has; others stay as they are."""
+def pinned(spec: JobSpec, home: Path, known: dict[str, str]) -> JobSpec:
+    """The same job, with the digests of the images that the store of `home` has; others stay as they are.
+
+    `known` remembers what each name meant: jobs that are submitted together run on the same.
+    """
     if spec.image in (None, DEFAULT_IMAGE) and not spec.services:
         return spec
-    services = tuple(replace(each, image=_pinned(each.image, home)) for each in spec.services)
-    return replace(spec, image=spec.image and _pinned(spec.image, home), services=services)
+    services = tuple(replace(each, image=_pinned(each.image, home, known)) for each in spec.services)
+    return replace(spec, image=spec.image and _pinned(spec.image, home, known), services=services)
 
 
-def _pinned(name: str, home: Path) -> str:
+def _pinned(name: str, home: Path, known: dict[str, str]) -> str:
+    if name not in known:
+        known[name] = _looked_up(name, home)
+    return known[name]
+
+
+def _looked_up(name: str, home: Path) -> str:
     from dayfly.runtime.images.reference import Kind, file_name, is_digest, parse
 
     try:

@@ -1,6 +1,5 @@
 """RUN: a job like any other, whose upper is kept as a layer instead of thrown away."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -19,7 +18,6 @@ from dayfly.jobs.spec import JobSpec, Keep
 from dayfly.runtime.images.adding import archive_of
 from dayfly.runtime.removal import remove_tree
 from dayfly.worker.kept_jobs import KeptJob
-from dayfly.worker.places import Places
 
 _NETWORKS = {"default": "auto", "host": "host", "none": "none"}
 
@@ -98,13 +96,4 @@ def _keep(shop: Workshop, before: State, after: State, instruction: Instruction,
             changes = archive_of(upper, f"line {instruction.line.number}", skip, shop.epoch)
             return layers.add(shop, before, after, changes)
     finally:
-        _throw_away(shop, result)
-
-
-def _throw_away(shop: Workshop, result: Result) -> None:
-    places = Places(shop.home)
-    for attempt in range(1, 100):
-        path = places.kept_of(result.id, attempt)
-        if not os.path.exists(path):
-            return
-        remove_tree(path)
+        remove_tree(job.directory)

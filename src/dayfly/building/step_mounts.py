@@ -19,6 +19,7 @@ from dayfly.jobs.containerfile.words import expand
 from dayfly.jobs.mounts import TMPFS, Mount
 from dayfly.jobs.units import parse_size
 from dayfly.runtime.images.owners import on_disk
+from dayfly.runtime.staging import is_still
 from dayfly.worker.places import Places
 
 
@@ -39,7 +40,7 @@ class Held:
             except BlockingIOError:
                 os.close(fd)
                 return False
-            if _is_still(fd, path):
+            if is_still(fd, path):
                 os.utime(path)
                 self._files[path] = fd
             else:
@@ -52,13 +53,6 @@ class Held:
     def __exit__(self, *_: object) -> None:
         for fd in self._files.values():
             os.close(fd)
-
-
-def _is_still(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 # Makes one mount, in a directory of the step's.

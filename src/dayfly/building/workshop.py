@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dayfly.building.containerfiles import first_text
 from dayfly.building.ignoring import Ignored
 from dayfly.building.request import BuildRequest
 from dayfly.building.state import State, scratch, state_of
@@ -23,6 +24,7 @@ from dayfly.runtime.registry.pulling import pull
 from dayfly.runtime.registry.settings import RegistrySettings
 from dayfly.runtime.removal import remove_tree
 from dayfly.runtime.staging import Staging
+from dayfly.runtime.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
 from dayfly.worker.places import Places
 
 _MOST_IGNORED = 64 << 10  # each line is tried on each path
@@ -71,7 +73,8 @@ class Workshop:
             self._stack.close()
             raise ImageError(f"cannot build from {self.request.context}: {error.strerror}") from error
         self._stack.callback(os.close, fd)
-        self.context: Tree = DirectoryTree(fd, Ignored(_ignore_text(fd)))
+        own = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+        self.context: Tree = DirectoryTree(fd, Ignored(first_text(fd, _IGNORE_FILES, _MOST_IGNORED, own) or ""))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,18 +137,3 @@ class Workshop:
         except ImageNotFound:
             return False
         return True
-
-
-def _ignore_text(context: int) -> str:
-    for name in _IGNORE_FILES:
-        try:
-            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=context), encoding="utf-8") as file:
-                text = file.read(_MOST_IGNORED + 1)
-            if len(text) > _MOST_IGNORED:
-                raise ImageError(f"{name} is larger than {_MOST_IGNORED >> 10} KiB")
-            return text
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise ImageError(f"cannot read {name} of the context: {error}") from error
-    return ""
